@@ -311,15 +311,12 @@ class _Curve:
             xs, ys = series.setdefault(name, ([], []))
             xs.append(int(step))
             ys.append(float(value))
-        figure: Any = Figure(figsize=(10, 4), layout="constrained")  # type: ignore[no-untyped-call]
-        for axes, wanted in zip(figure.subplots(1, 2), (_is_loss, lambda n: not _is_loss(n)), strict=True):
-            _plot(axes, [(n, xy) for n, xy in series.items() if wanted(n)])
+        figure: Any = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _plot(left, [item for item in series.items() if "loss" in item[0]])
+        _plot(right, [item for item in series.items() if "loss" not in item[0]])
         figure.suptitle(title)
         figure.savefig(self.path.with_suffix(".png"), dpi=100)
-
-
-def _is_loss(name: str) -> bool:
-    return "loss" in name
 
 
 def _plot(axes: Any, series: Iterable[tuple[str, tuple[list[int], list[float]]]]) -> None:
