@@ -26,7 +26,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing that a description may say about a face; `values` are in order (small to large, few to many)."""
+    """One thing that a description may say about a face; `values` go from small to large, few to many."""
 
     name: str
     part: str
@@ -39,12 +39,14 @@ class Attribute:
         for place, known in enumerate(self.values):
             if known.name == value:
                 return place
-        raise KeyError(f"{self.name} has no value {value!r}; it has {', '.join(v.name for v in self.values)}")
+        known_names = ", ".join(known.name for known in self.values)
+        raise KeyError(f"{self.name} has no value {value!r}; it has {known_names}")
 
     def noun_phrases(self, value: int) -> tuple[str, ...]:
         """All noun phrases for one value, with article: complete ones and adjective + noun."""
         chosen = self.values[value]
-        return chosen.phrases + tuple(with_article(f"{word} {self.noun}", self.count) for word in chosen.adjectives)
+        built = (with_article(f"{word} {self.noun}", self.count) for word in chosen.adjectives)
+        return chosen.phrases + tuple(built)
 
 
 def with_article(words: str, count: Count = "one") -> str:
@@ -67,8 +69,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     )),
     Attribute("age", "overview", (
         _said("young", be="young, youthful, in the twenties, in the early twenties, in the late twenties"),
-        _said("adult", be="in the thirties, in the early forties, between thirty and forty-five"),
-        _said("middle-aged", be="middle-aged, in the fifties, in middle age, of mature age"),
+        _said("adult", be="in the thirties, in the early forties, in the forties"),
+        _said("middle-aged", be="middle-aged, in the fifties, in the late forties, in middle age, mature"),
         _said("old", be="old, elderly, aged, in the sixties, in the seventies, of advanced age"),
     )),
     Attribute("skin tone", "overview", (
@@ -83,7 +85,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("wide", be="wide, broad, round"),
     ), "face"),
     Attribute("face length", "overview", (
-        _said("short", be="short, compact"),
+        _said("short", be="short, compact, squat"),
         _said("average", "a face of average length", be="medium-long, neither short nor long"),
         _said("long", be="long, elongated, tall"),
     ), "face"),
@@ -98,9 +100,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("broad", be="broad, wide, blunt, square"),
     ), "chin"),
     Attribute("build", "overview", (
-        _said("lean", "hollow cheeks", "sunken cheeks", be="lean, thin, slim, gaunt, bony"),
+        _said("lean", "hollow cheeks", "sunken cheeks", be="lean, slim, gaunt, bony"),
         _said("average", "cheeks of average fullness", be="average, medium, normal"),
-        _said("heavy", "full cheeks", "chubby cheeks", be="heavy, stout, fleshy, plump, stocky"),
+        _said("heavy", "full cheeks", "chubby cheeks", be="heavy, stout, fleshy, plump"),
     ), "build"),
     # eyes
     Attribute("eye colour", "eyes", (
@@ -120,8 +122,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("far", "eyes far apart", "eyes wide apart", be="wide-set, widely spaced"),
     ), "eyes", "many"),
     Attribute("eye tilt", "eyes", (
-        _said("down", "eyes that droop at the outer corners", "eyes slanting down", be="downturned, drooping"),
-        _said("level", "eyes that lie level", "level eye corners", be="level, horizontal"),
+        _said("down", "eyes that droop at the outer corners", "eyes slanting down", be="downturned, droopy"),
+        _said("level", "eyes that lie level", "level corners of the eyes", be="level, horizontal"),
         _said("up", "eyes that rise at the outer corners", "eyes slanting up", be="upturned, almond-shaped"),
     ), "eyes", "many"),
     # brows
@@ -138,7 +140,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("brow height", "brows", (
         _said("low", "eyebrows close to the eyes", "eyebrows just above the eyes", be="low, low-set"),
         _said("average", "eyebrows at a normal height", "eyebrows of average height", be="medium-high"),
-        _said("high", "eyebrows far above the eyes", "eyebrows well above the eyes", be="high, high-set, raised"),
+        _said("high", "eyebrows far above the eyes", "eyebrows well above the eyes", be="high, high-set"),
     ), "eyebrows", "many"),
     # nose
     Attribute("nose width", "nose", (
@@ -187,8 +189,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("hair colour", "hair", (
         _said("black", be="black, jet-black, raven"),
         _said("brown", be="brown, dark brown, chestnut, brunette, dark"),
-        _said("blond", be="blond, blonde, fair, light blond, golden"),
         _said("red", be="red, ginger, auburn, copper, reddish"),
+        _said("blond", be="blond, blonde, fair, light blond, golden"),
         _said("grey", be="grey, gray, white, silver, greying"),
     ), "hair", "mass"),
     Attribute("hair length", "hair", (
@@ -205,32 +207,33 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("hairline", "hair", (
         _said("low", "a low forehead", "hair growing low on the forehead", be="low"),
         _said("average", "a forehead of average height", be="average, normal, medium-high"),
-        _said("receding", "a high forehead", "thinning hair above the temples", be="receding, high, retreating"),
+        _said("receding", "a high forehead", "thin hair above the temples", be="receding, high, retreating"),
     ), "hairline"),
     Attribute("fringe", "hair", (
-        _said("none", "no fringe", "no bangs", "hair brushed back", "hair combed back", "a bare forehead"),
+        _said("none", "no fringe", "no bangs", "hair brushed back", "hair combed back"),
         _said("partial", "a side fringe", "side-swept bangs", "hair swept to the side", "a light fringe"),
-        _said("full", "a full fringe", "bangs", "a fringe over the forehead", "hair falling over the forehead"),
+        _said("full", "a full fringe", "bangs", "a fringe over the forehead", "hair over the forehead"),
     ), "fringe"),
     # worn and grown
     Attribute("glasses", "glasses", (
         _said("none", "no glasses", "no spectacles", "nothing over the eyes"),
-        _said("glasses", "glasses", "spectacles", "eyeglasses", "dark-rimmed glasses", "a pair of glasses"),
+        _said("glasses", "glasses", "spectacles", "eyeglasses", "dark-rimmed glasses"),
     ), "glasses", "many"),
     Attribute("beard", "beard", (
         _said("none", "no beard", "no facial hair", "a clean-shaven face", "a smooth chin without a beard",
               "no beard or moustache"),
-        _said("stubble", "stubble", "a stubbly beard", "a short beard", "a few days of beard", "light facial hair"),
+        _said("moustache", "a moustache", "only a moustache", "a moustache but no beard", "a mustache"),
+        _said("stubble", "stubble", "a stubbly beard", "a short beard", "a trimmed beard"),
         _said("full", "a full beard", "a beard", "a thick beard", "a bushy beard", "a beard and moustache"),
     ), "beard"),
     # marks
     Attribute("freckles", "skin", (
         _said("none", "no freckles", "skin without freckles", "unfreckled skin"),
-        _said("freckles", "freckles", "freckled skin", "many freckles", "freckles on the cheeks", "freckled cheeks"),
+        _said("freckles", "freckles", "freckled skin", "many freckles", "freckles on the cheeks"),
     ), "freckles", "many"),
     Attribute("mole", "skin", (
         _said("none", "no mole", "no moles", "no birthmark"),
-        _said("mole", "a mole", "a small mole", "a dark mole", "a birthmark", "a mole on the face", "a beauty spot"),
+        _said("mole", "a mole", "a small mole", "a dark mole", "a birthmark", "a beauty spot"),
     ), "mole"),
 )
 """All attributes. Their order is the order of the text encoder's slots: append, never reorder."""
@@ -250,5 +253,5 @@ def slot(name: str) -> int:
 
 
 def attributes_of(part: str) -> tuple[int, ...]:
-    """Slots of the attributes that belong to one part, in order; () for a part about which words know nothing."""
+    """Slots of the attributes that belong to one part, in order; () where words know nothing."""
     return tuple(place for place, attribute in enumerate(ATTRIBUTES) if attribute.part == part)
