@@ -1,7 +1,7 @@
 """What the witness says: an opening sentence and segments that each speak of a part of the face.
 
-The written form is the published one: ``A man with an oval face. ['hair'] Short dark hair. ['l_eye', 'r_eye'] ...``
-(IdentiFace, arXiv 2605.00526; rules of the released code).
+The written form is the published one (IdentiFace, arXiv 2605.00526; rules of the released code):
+``A man with an oval face. ['hair'] Short dark hair. ['l_eye', 'r_eye'] Narrow brown eyes.``
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BRACKET = re.compile(r"\[([^\]]*)\]")
 
 @dataclass(frozen=True)
 class Segment:
-    """One part's words. `tags` as written; `part` is one of `parts.PARTS` ("" where a published tag has none)."""
+    """One part's words. `tags` as written; `part` is one of `parts.PARTS`, "" for foreign tags."""
 
     part: str
     tags: tuple[str, ...]
@@ -96,8 +96,8 @@ def split_long_prompt(text: str) -> SplitPrompt:
     """Split a long prompt as the released code does, never refusing any text.
 
     Everything from `--aspect_ratio`, `--ar` or `--hw` on is cut. The opening ends at the first ``['``; after
-    it any bracket pair starts a segment; empty segments are dropped. Rounds are sorted by the first known part
-    of their tags, stably. Without a bracket each later sentence is a round of its own and the piece after the
+    it any bracket pair starts a segment; empty segments are dropped. Rounds are sorted, stably, by the first
+    known part of their tags. Without a bracket each later sentence is a round of its own and the piece after the
     last full stop is lost (a lone sentence is one round, used as is).
     """
     text = _ASPECT.sub("", text).strip()
@@ -139,7 +139,7 @@ class Description:
             if one.part not in PARTS:
                 raise _unknown(one.part)
             if "[" in one.text or "]" in one.text:
-                raise InputError(f"the words about the {one.part} must hold no brackets, got '{one.text[:60]}'")
+                raise InputError(f"words about the {one.part} must hold no brackets, got '{one.text[:60]}'")
         if not self.overview.strip() and not any(one.text.strip() for one in self.segments):
             raise InputError(
                 "the description is empty; say something about the face, for example \"A young man. ['hair'] "
@@ -162,7 +162,7 @@ class Description:
 
     @classmethod
     def from_mapping(cls, words: Mapping[str, str]) -> Description:
-        """Read the structured form: part or tag -> what is said of it, as {"overview": "...", "eyes": "..."}."""
+        """Read the structured form: {"overview": "...", part or tag: what is said of it}."""
         overview: list[str] = []
         segments: list[Segment] = []
         for tag, text in words.items():
@@ -189,15 +189,15 @@ class Description:
         return tuple(part for part in PARTS if part == "overview" or part in said)
 
     def segment_text(self, part: str) -> str:
-        """All that is said of one part, as sentences; "" if nothing is. Raises InputError for an unknown part."""
+        """All that is said of one part, as sentences, or "". InputError for an unknown part."""
         if part not in PARTS:
             raise _unknown(part)
         return " ".join(sentence(one.text) for one in self.segments if one.part == part)
 
     def prompt(self, part: str) -> str:
-        """What a round about `part` is drawn from: the opening and that part's segments (published round prompt).
+        """What a round about `part` is drawn from: opening and that part's segments (published rule).
 
-        For "overview" that is the opening and segments tagged so. A part that nobody spoke of gives the opening.
+        For "overview" that is the opening and segments tagged so; for a part nobody spoke of, the opening.
         """
         return f"{self._opening()} {self.segment_text(part)}".strip()
 
@@ -209,7 +209,7 @@ class Description:
         return sentence(self.overview) if self.overview.strip() else ""
 
     def with_part(self, part: str, text: str) -> Description:
-        """A copy in which `part` is described by `text` alone (a corrected or added segment; "" removes it)."""
+        """A copy in which `part` is described by `text` alone (corrected or added; "" removes it)."""
         words = self.to_mapping()
         words[part] = text
         return Description.from_mapping(words)
@@ -223,7 +223,7 @@ class Description:
         return " ".join(pieces)
 
     def to_mapping(self) -> dict[str, str]:
-        """The structured form, in round order: {"overview": opening, part: its segments, ...}, said parts only."""
+        """The structured form, in round order, said parts only: {"overview": opening, part: words}."""
         words = {part: self.segment_text(part) for part in PARTS if part != "overview"}
         return {part: text for part, text in {"overview": self.prompt("overview"), **words}.items() if text}
 
@@ -234,8 +234,8 @@ def _checked(segment: Segment) -> Segment:
             raise _unknown(tag)
     if not segment.part:
         raise InputError(
-            f"a pair of brackets before '{segment.text[:40]}' names no part; write for example ['hair'] before what "
-            "is said of the hair"
+            f"a pair of brackets before '{segment.text[:40]}' names no part; write for example ['hair'] before "
+            "what is said of the hair"
         )
     return segment
 
@@ -243,8 +243,8 @@ def _checked(segment: Segment) -> Segment:
 def _check_length(text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise InputError(
-            f"the description has {len(text)} characters, at most {MAX_CHARACTERS} are read; shorten it to what "
-            "tells this face from others"
+            f"the description has {len(text)} characters, at most {MAX_CHARACTERS} are read; shorten it to "
+            "what tells this face from others"
         )
 
 
