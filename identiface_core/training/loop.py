@@ -1,8 +1,9 @@
 """One training loop for every stage: resumable after a kill at any moment, with a loss curve.
 
-A stage owns its networks, its batches and its loss; the loop owns the optimiser, the schedule, the moving average, the
-checkpoint and the log. Every draw of step `i` comes from a generator seeded by (seed, i), so that a resumed run is the
-run: the same weights to the last bit, as long as the schedule goes by steps and not by the clock.
+A stage owns its networks, its batches and its loss; the loop owns the optimiser, the schedule, the moving
+average, the checkpoint and the log. Every draw of step `i` comes from a generator seeded by (seed, i), so
+that a resumed run is the run: the same weights to the last bit, as long as the schedule goes by steps and not
+by the clock.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ CURVE = "loss.csv"
 
 
 class Stage(ABC):
-    """What the loop needs to know about one training. Subclass it, set `modules` and `steps`, write `loss`."""
+    """What the loop needs to know about one training. Subclass it, set `modules` and `steps`, write
+    `loss`.
+    """
 
     name: str = "stage"
     modules: nn.ModuleDict
@@ -61,10 +64,14 @@ class Stage(ABC):
 
     @abstractmethod
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw the batch of this step with the CPU `generator`; return scalars, of which "loss" is minimised."""
+        """Draw the batch of this step with the CPU `generator`; return scalars, of which "loss" is
+        minimised.
+        """
 
     def validate(self) -> dict[str, float]:
-        """Figures on unseen data; runs in eval mode without gradients, on the averaged weights if there are any."""
+        """Figures on unseen data; runs in eval mode without gradients, on the averaged weights if there are
+        any.
+        """
         return {}
 
 
@@ -95,17 +102,19 @@ def run_stage(
 ) -> Outcome:
     """Train `stage` to the end of its schedule, going on from the checkpoint in `run_dir` if there is one.
 
-    Without `minutes` the schedule runs over `stage.steps`. With `minutes` it runs over whatever is used up first, the
-    steps or the minutes of the whole run (all its parts together). Afterwards `stage.modules` is in eval mode and holds
-    the weights to ship (the averaged ones if `stage.ema`). Writes `checkpoint.safetensors` (atomically), `loss.csv`
-    and `loss.png`. Raises `WeightsError` if the checkpoint belongs to another stage or network, `IdentiFaceError` if
-    the loss is no longer a number.
+    Without `minutes` the schedule runs over `stage.steps`. With `minutes` it runs over whatever is used up
+    first, the steps or the minutes of the whole run (all its parts together). Afterwards `stage.modules` is
+    in eval mode and holds the weights to ship (the averaged ones if `stage.ema`). Writes
+    `checkpoint.safetensors` (atomically), `loss.csv` and `loss.png`. Raises `WeightsError` if the checkpoint
+    belongs to another stage or network, `IdentiFaceError` if the loss is no longer a number.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     device = torch.device(device)
     modules = stage.modules.to(device).train()
     optimiser = _optimiser(stage)
-    average = {k: v.detach().clone() for k, v in modules.state_dict().items()} if stage.ema is not None else None
+    average = (
+        {k: v.detach().clone() for k, v in modules.state_dict().items()} if stage.ema is not None else None
+    )
     step, before = _resume(run_dir / CHECKPOINT, stage, optimiser, average)
     curve = _Curve(run_dir, step)
     started = saved = time.monotonic()
@@ -146,8 +155,10 @@ def run_stage(
             means = _means(recent)
             recent.clear()
             if not math.isfinite(means["loss"]):
-                raise IdentiFaceError(f"stage '{stage.name}': the loss is {means['loss']} at step {step}; "
-                                      f"lower the learning rate ({stage.lr:g}) and start from an empty folder")
+                raise IdentiFaceError(
+                    f"stage '{stage.name}': the loss is {means['loss']} at step {step}; "
+                    f"lower the learning rate ({stage.lr:g}) and start from an empty folder"
+                )
             curve.add(step, elapsed(), {f"train/{k}": v for k, v in means.items()})
             if progress is not None:
                 progress(step, fraction(), means)
@@ -229,8 +240,14 @@ def _means(values: list[dict[str, Tensor]]) -> dict[str, float]:
     return {k: float(torch.stack([v[k].float() for v in values if k in v]).mean()) for k in values[-1]}
 
 
-def _save(path: Path, stage: Stage, optimiser: torch.optim.AdamW, average: dict[str, Tensor] | None, step: int,
-          minutes: float) -> None:
+def _save(
+    path: Path,
+    stage: Stage,
+    optimiser: torch.optim.AdamW,
+    average: dict[str, Tensor] | None,
+    step: int,
+    minutes: float,
+) -> None:
     tensors = {f"model/{k}": v for k, v in stage.modules.state_dict().items()}
     tensors |= {f"ema/{k}": v for k, v in (average or {}).items()}
     for name, parameter in stage.modules.named_parameters():
@@ -249,14 +266,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"cannot read the checkpoint {path}: {error}; remove it to start anew") from error
 
 
-def _resume(path: Path, stage: Stage, optimiser: torch.optim.AdamW,
-            average: dict[str, Tensor] | None) -> tuple[int, float]:
+def _resume(
+    path: Path, stage: Stage, optimiser: torch.optim.AdamW, average: dict[str, Tensor] | None
+) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     tensors, header = _read(path)
     if (header.get("stage"), header.get("seed")) != (stage.name, str(stage.seed)):
-        raise WeightsError(f"{path} is a checkpoint of stage '{header.get('stage')}' with seed {header.get('seed')}, wanted "
-                           f"'{stage.name}' with seed {stage.seed}: choose another folder or remove it")
+        raise WeightsError(
+            f"{path} is a checkpoint of stage '{header.get('stage')}' with seed {header.get('seed')}, wanted "
+            f"'{stage.name}' with seed {stage.seed}: choose another folder or remove it"
+        )
     _load_modules(path, stage.modules, _below(tensors, "model/"))
     if average is not None:
         for key, value in (_below(tensors, "ema/") or stage.modules.state_dict()).items():
@@ -269,15 +289,16 @@ def _resume(path: Path, stage: Stage, optimiser: torch.optim.AdamW,
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _load_modules(path: Path, modules: nn.ModuleDict, state: dict[str, Tensor]) -> None:
     try:
         modules.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{path} was written by a network of another shape: choose another folder or remove it "
-                           f"({error})") from error
+        raise WeightsError(
+            f"{path} was written by a network of another shape: choose another folder or remove it ({error})"
+        ) from error
 
 
 class _Curve:

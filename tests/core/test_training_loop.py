@@ -25,8 +25,17 @@ class Toy(Stage):
     def __init__(self, kill_at: int | None = None, width: int = 8) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            self.modules = nn.ModuleDict({"net": nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(),
-                                                               nn.Dropout(0.3), nn.Linear(width, 1))})
+            self.modules = nn.ModuleDict(
+                {
+                    "net": nn.Sequential(
+                        nn.Linear(4, width),
+                        nn.BatchNorm1d(width),
+                        nn.ReLU(),
+                        nn.Dropout(0.3),
+                        nn.Linear(width, 1),
+                    )
+                }
+            )
         self.kill_at = kill_at
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -103,7 +112,7 @@ def test_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         run_stage(Toy(width=9), tmp_path)
     other = Toy()
     other.name = "other"
-    with pytest.raises(WeightsError, match="'toy'.*'other'"):
+    with pytest.raises(WeightsError, match=r"'toy'.*'other'"):
         run_stage(other, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"\x10\0\0\0\0\0\0\0{broken")
     with pytest.raises(WeightsError, match="remove it"):
@@ -120,6 +129,8 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_step_generator_depends_on_seed_and_step() -> None:
-    draws = [torch.rand(3, generator=step_generator(s, i)).tolist() for s, i in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    draws = [
+        torch.rand(3, generator=step_generator(s, i)).tolist() for s, i in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
     assert draws[0] == draws[3]
     assert draws[0] != draws[1] != draws[2]
