@@ -97,8 +97,8 @@ def split_long_prompt(text: str) -> SplitPrompt:
 
     Everything from `--aspect_ratio`, `--ar` or `--hw` on is cut. The opening ends at the first ``['``; after
     it any bracket pair starts a segment; empty segments are dropped. Rounds are sorted, stably, by the first
-    known part of their tags. Without a bracket each later sentence is a round of its own and the piece after the
-    last full stop is lost (a lone sentence is one round, used as is).
+    known part of their tags. Without a bracket each later sentence is a round of its own and the piece after
+    the last full stop is lost (a lone sentence is one round, used as is).
     """
     text = _ASPECT.sub("", text).strip()
     start = text.find("['")
@@ -234,8 +234,8 @@ def _checked(segment: Segment) -> Segment:
             raise _unknown(tag)
     if not segment.part:
         raise InputError(
-            f"a pair of brackets before '{segment.text[:40]}' names no part; write for example ['hair'] before "
-            "what is said of the hair"
+            f"a pair of brackets before '{segment.text[:40]}' names no part; write for instance "
+            "['hair'] before what is said of the hair"
         )
     return segment
 

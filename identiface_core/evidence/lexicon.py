@@ -68,11 +68,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("man", "man", "guy", "male", "male person"),
     )),
     Attribute("age", "overview", (
-        _said("young", be="young, youthful, in the twenties, in the early twenties, in the late twenties"),
-        _said("adult", be="in the thirties, in the early forties, in the forties"),
-        _said("middle-aged", be="middle-aged, in the fifties, in the late forties, in middle age, mature"),
-        _said("old", be="old, elderly, aged, in the sixties, in the seventies, of advanced age"),
-    )),
+        _said("young", "in the twenties", "in the early twenties", be="young, youthful"),
+        _said("adult", "in the thirties", "in the early forties", "in the early thirties", be="adult"),
+        _said("middle-aged", "in the fifties", "in the late forties", "in middle age", be="middle-aged"),
+        _said("old", "in the sixties", "in the seventies", "of advanced age", be="old, elderly, aged"),
+    ), "person"),
     Attribute("skin tone", "overview", (
         _said("fair", "a pale complexion", be="fair, pale, light, white"),
         _said("tan", "an olive complexion", be="tan, tanned, olive, medium, light brown"),
@@ -81,12 +81,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ), "skin", "mass"),
     Attribute("face width", "overview", (
         _said("narrow", "narrow features", be="narrow, slim, thin, lean"),
-        _said("average", "a face of average width", be="medium-wide, neither narrow nor wide"),
+        _said("average", "a face of average width", "a face neither narrow nor wide", be="medium-wide"),
         _said("wide", be="wide, broad, round"),
     ), "face"),
     Attribute("face length", "overview", (
         _said("short", be="short, compact, squat"),
-        _said("average", "a face of average length", be="medium-long, neither short nor long"),
+        _said("average", "a face of average length", "a face neither short nor long", be="medium-long"),
         _said("long", be="long, elongated, tall"),
     ), "face"),
     Attribute("jaw", "overview", (
@@ -145,12 +145,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     # nose
     Attribute("nose width", "nose", (
         _said("narrow", be="narrow, thin, slim, fine"),
-        _said("average", "a nose of average width", be="medium-wide, neither narrow nor broad"),
+        _said("average", "a nose of average width", "a nose neither narrow nor broad", be="medium-wide"),
         _said("wide", "wide nostrils", be="wide, broad, flat, fleshy"),
     ), "nose"),
     Attribute("nose length", "nose", (
         _said("short", be="short, small, little"),
-        _said("average", "a nose of average length", be="medium-long, neither short nor long"),
+        _said("average", "a nose of average length", "a nose neither short nor long", be="medium-long"),
         _said("long", be="long, big, large"),
     ), "nose"),
     Attribute("nose bridge", "nose", (
@@ -208,6 +208,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("low", "a low forehead", "hair growing low on the forehead", be="low"),
         _said("average", "a forehead of average height", be="average, normal, medium-high"),
         _said("receding", "a high forehead", "thin hair above the temples", be="receding, high, retreating"),
+        _said("bald", "a bald head", "a bald crown", "no hair on top of the head", "hardly any hair on top"),
     ), "hairline"),
     Attribute("fringe", "hair", (
         _said("none", "no fringe", "no bangs", "hair brushed back", "hair combed back"),
