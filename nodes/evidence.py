@@ -1,0 +1,193 @@
+"""Stage: evidence. What is left of a face: a low-quality photo, a sketch, words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from . import sockets
+from .images import one, to_core, to_host
+
+CATEGORY = "IdentiFace/evidence"
+FACES = ("whole picture", "by number", "by box")
+
+
+class LQPhoto(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceLQPhoto", display_name="LQ Photo", category=CATEGORY, is_output_node=True,
+            description="A small or blurred photo of the face, cut to the face; says how much of a person is left in it.",
+            inputs=[
+                io.Image.Input("image", tooltip="One photo, any size. A tiny crop of the face itself is fine."),
+                io.Combo.Input(
+                    "face", options=list(FACES), default=FACES[0],
+                    tooltip="Which face is meant. 'whole picture': the picture is already a crop of the face. The others need a "
+                    "face finder.",
+                ),
+                io.Int.Input("number", default=0, min=0, max=99, tooltip="With 'by number': 0 is the leftmost face found."),
+                io.String.Input("box", default="", tooltip="With 'by box': the face as x0, y0, x1, y1 in pixels of the photo."),
+                sockets.Finder.Input("finder", optional=True, tooltip="Face finder of Load Embedded Model."),
+            ],
+            outputs=[
+                sockets.Evidence.Output("evidence"), io.Image.Output("crop"),
+                io.Float.Output("recognisability", tooltip="0 (nobody could tell) to 1 (a clear portrait)."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, face: str, number: int, box: str, finder: Any = None) -> io.NodeOutput:
+        from identiface_core.evidence.lq import prepare_lq
+        from identiface_core.evidence.values import Evidence
+
+        sockets.one_of(face, FACES, "LQ Photo: face")
+        choice: Any = "whole" if face == FACES[0] else number if face == FACES[1] else read_box(box)
+        photo = prepare_lq(one(image, "LQ Photo"), choice, finder)
+        crop = to_host(photo.crop)
+        note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide. {photo.warning or ''}".strip()
+        shown = {**ui.PreviewImage(crop, cls=cls).as_dict(), "text": [note]}
+        return io.NodeOutput(Evidence(lq=photo.crop), crop, photo.recognisability, ui=shown)
+
+
+def read_box(text: str) -> tuple[float, float, float, float]:
+    """Four numbers; InputError for anything else."""
+    from identiface_core.errors import InputError
+
+    try:
+        x0, y0, x1, y1 = (float(piece) for piece in text.replace(",", " ").split())
+    except ValueError:
+        raise InputError(f"a box is four numbers 'x0, y0, x1, y1' in pixels of the photo, this is {text!r}") from None
+    return x0, y0, x1, y1
+
+
+class SimulateCamera(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceSimulateCamera", display_name="Simulate LQ Camera", category=CATEGORY,
+            description="Degrades a good picture to what a poor camera would have kept of it: for trials, not for evidence.",
+            inputs=[
+                io.Image.Input("image", tooltip="Good pictures; every one is degraded with its own seed."),
+                io.Combo.Input(
+                    "model", options=["simple", "camera"], default="simple",
+                    tooltip="simple: area-averaged down, as published. camera: blur, noise, compression and shake as well.",
+                ),
+                io.Int.Input("side", default=8, min=2, max=128, tooltip="Width and height in pixels that are left."),
+                io.Float.Input("strength", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Camera model: how poor it is."),
+                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, tooltip="Camera model: the draw of noise and shake."),
+            ],
+            outputs=[io.Image.Output("lq")],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, model: str, side: int, strength: float, seed: int) -> io.NodeOutput:
+        import torch
+
+        from identiface_core.evidence.camera import simulate_camera
+        from identiface_core.evidence.lq import simulate_simple
+
+        sockets.one_of(model, ("simple", "camera"), "Simulate LQ Camera: model")
+        pictures = to_core(image)
+        if model == "simple":
+            return io.NodeOutput(to_host(simulate_simple(pictures, str(side))))
+        taken = [simulate_camera(one, side, strength, seed + i) for i, one in enumerate(pictures)]
+        return io.NodeOutput(to_host(torch.stack(taken)))
+
+
+class Sketch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceSketch", display_name="Sketch", category=CATEGORY, is_output_node=True,
+            description="A drawing of the face, cleaned to dark lines on white; or the lines of a photo.",
+            inputs=[
+                io.Image.Input("image", tooltip="One drawing (or photo) of the face, frontal, filling the picture."),
+                io.Combo.Input(
+                    "kind", options=["drawing", "photo"], default="drawing",
+                    tooltip="drawing: lines are cleaned. photo: lines are extracted, as if someone had drawn it.",
+                ),
+            ],
+            outputs=[sockets.Evidence.Output("evidence"), io.Image.Output("lines")],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, kind: str) -> io.NodeOutput:
+        from identiface_core.evidence.sketch import clean_sketch, extract_sketch
+        from identiface_core.evidence.values import Evidence
+
+        sockets.one_of(kind, ("drawing", "photo"), "Sketch: kind")
+        picture = one(image, "Sketch")
+        lines = clean_sketch(picture) if kind == "drawing" else extract_sketch(picture)
+        shown = to_host(lines)
+        return io.NodeOutput(Evidence(sketch=lines), shown, ui=ui.PreviewImage(shown, cls=cls))
+
+
+class Describe(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceDescription", display_name="Description", category=CATEGORY,
+            description="The witness's words: about the whole face, and about each part.",
+            inputs=[
+                io.String.Input(
+                    "overview", multiline=True, default="",
+                    tooltip="The whole face: \"A young woman with pale skin.\" The published form with brackets is read too: "
+                    "\"A young woman. ['hair'] Long black hair.\"",
+                ),
+                io.String.Input(
+                    "parts", multiline=True, default="",
+                    tooltip="One part a line: \"eyes: narrow brown eyes\". Parts: eyes, brows, mouth, nose, ears, hair, glasses, "
+                    "beard, skin.",
+                ),
+            ],
+            outputs=[sockets.Description.Output("description"), io.String.Output("text", tooltip="The published form.")],
+        )
+
+    @classmethod
+    def execute(cls, overview: str, parts: str) -> io.NodeOutput:
+        from identiface_core.evidence.description import Description
+
+        said = Description.parse(overview).to_mapping() if overview.strip() else {}
+        for part, text in read_parts(parts):
+            said[part] = f"{said[part]} {text}" if part in said else text
+        description = Description.from_mapping(said)
+        return io.NodeOutput(description, description.to_text())
+
+
+def read_parts(text: str) -> list[tuple[str, str]]:
+    """(part, words) of lines "part: words"; empty lines are passed over, InputError for a line without a colon."""
+    from identiface_core.errors import InputError
+
+    found = []
+    for line in filter(str.strip, text.splitlines()):
+        part, colon, words = line.partition(":")
+        if not colon:
+            raise InputError(f"Description: write each part as \"eyes: narrow brown eyes\", this line names none: {line!r}")
+        found.append((part.strip(), words.strip()))
+    return found
+
+
+class JoinEvidence(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceEvidence", display_name="Evidence", category=CATEGORY,
+            description="Joins what there is: photo, sketch, words. One of them is enough.",
+            inputs=[
+                sockets.Evidence.Input("lq_photo", optional=True, tooltip="From LQ Photo."),
+                sockets.Evidence.Input("sketch", optional=True, tooltip="From Sketch."),
+                sockets.Description.Input("description", optional=True, tooltip="From Description."),
+            ],
+            outputs=[sockets.Evidence.Output("evidence")],
+        )
+
+    @classmethod
+    def execute(cls, lq_photo: Any = None, sketch: Any = None, description: Any = None) -> io.NodeOutput:
+        from identiface_core.evidence.values import Evidence
+
+        lines = None if sketch is None else sketch.sketch
+        return io.NodeOutput(Evidence(None if lq_photo is None else lq_photo.lq, lines, description))
+
+
+NODES = [LQPhoto, SimulateCamera, Sketch, Describe, JoinEvidence]
