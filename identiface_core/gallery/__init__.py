@@ -5,12 +5,11 @@ from __future__ import annotations
 from .enrolment import Enrolment, Skipped, enrol, enrol_folder
 from .search import search
 from .store import Gallery
-from .values import Candidate, Candidates, Embedding
+from .values import Candidate, Candidates
 
 __all__ = [
     "Candidate",
     "Candidates",
-    "Embedding",
     "Enrolment",
     "Gallery",
     "Skipped",

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from identiface_core.errors import GalleryError, InputError
 from .store import ORIGINS, Gallery, encode_thumbnail
 
 if TYPE_CHECKING:
+    from identiface_core.faces.finder import FaceChoice
     from identiface_core.matchers.base import Matcher
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -151,16 +152,19 @@ def pictures_of(folder: str | Path) -> list[tuple[str, Path]]:
 
 
 def enrol_folder(
-    path: str | Path, model: EnrolmentModel, on_progress: Progress | None = None, choice: object | None = None
+    path: str | Path,
+    model: EnrolmentModel,
+    on_progress: Progress | None = None,
+    choice: FaceChoice | Literal["whole"] = None,
 ) -> Enrolment:
     """Enrol a folder of pictures with both matchers of `model`.
 
-    `choice` says which face of a picture with several is meant (as in `faces.finder`); without it such a
-    picture is skipped with the reason. Raises `GalleryError` when no picture is left.
+    `choice` says which face of a picture with several is meant (as in `faces.finder`; without it such a
+    picture is skipped with the reason); "whole" takes every picture as a portrait that is cropped already.
+    Raises `GalleryError` when no picture is left.
     """
     from identiface_core.faces.finder import portrait_of
-
-    from identiface_core.imaging import read_image
+    from identiface_core.imaging import read_image, resize
     from identiface_core.provenance import read_origin
 
     found = pictures_of(path)
@@ -170,14 +174,17 @@ def enrol_folder(
     def portraits() -> Iterable[tuple[str, Tensor]]:
         for place, (person, file) in enumerate(found, start=1):
             try:
-                portrait = portrait_of(read_image(file), model.finder, choice)
+                image = read_image(file)
+                if choice == "whole":
+                    portrait = resize(image, 128, 128)
+                else:
+                    portrait = portrait_of(image, model.finder, choice, name=file.name)
             except InputError as error:
                 skipped.append(Skipped(file, str(error)))
             else:
                 claimed = read_origin(file)
                 origin = "captured" if claimed is None else claimed.value
-                # One generated picture among several makes the template generated in part: the strongest word
-                # wins.
+                # One generated picture among several makes the template partly generated: it says so.
                 origins[person] = max(origins.get(person, origin), origin, key=ORIGINS.index)
                 yield person, portrait
             if on_progress is not None:

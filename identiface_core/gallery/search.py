@@ -11,9 +11,10 @@ import numpy as np
 from identiface_core.errors import GalleryError, InputError
 
 from .store import Gallery
-from .values import Candidate, Candidates, Embedding
+from .values import Candidate, Candidates
 
 if TYPE_CHECKING:
+    from identiface_core.matchers.base import Embedding
     from identiface_core.matchers.calibration import Calibration
 
 
@@ -34,6 +35,7 @@ def search(
     *,
     calibration: Calibration | None = None,
     exclude: Collection[str] = (),
+    source: str = "portrait",
 ) -> Candidates:
     """The `k` people most similar to `query`, best first; equal scores in the order of enrolment.
 
@@ -44,14 +46,13 @@ def search(
     if k < 1:
         raise InputError(f"a candidate list needs at least one place; k = {k}")
     templates = gallery.templates_of(query.matcher, dimension=int(query.vector.numel())).numpy()
-    unknown = sorted(set(exclude) - set(gallery.people))
+    left_out = set(exclude)
+    unknown = sorted(left_out.difference(gallery.people))
     if unknown:
         raise GalleryError(
             f"cannot exclude {unknown[0]!r}: the gallery of {len(gallery)} people has nobody of that name"
         )
-    kept = np.array(
-        [i for i, person in enumerate(gallery.people) if person not in set(exclude)], dtype=np.int64
-    )
+    kept = np.array([i for i, name in enumerate(gallery.people) if name not in left_out], dtype=np.int64)
     if kept.size == 0:
         raise GalleryError(
             "the gallery has nobody to search: enrol people with `identiface gallery enrol FOLDER --out FILE`"
@@ -59,7 +60,7 @@ def search(
 
     index = _faiss().IndexFlatIP(templates.shape[1])
     index.add(np.ascontiguousarray(templates[kept]))
-    vector = query.unit().numpy()[None]
+    vector = _unit(query)
     take = min(k + 16, kept.size)
     scores, rows = index.search(vector, take)
     # faiss cuts ties at the end of its list arbitrarily: widen until the cut does not fall into a tie.
@@ -74,4 +75,16 @@ def search(
         row, score = int(kept[rows[0, place]]), float(scores[0, place])
         fpir = None if calibration is None else float(calibration.fpir(score, size))
         entries.append(Candidate(rank, gallery.people[row], score, fpir, gallery.origins[row] == "generated"))
-    return Candidates(tuple(entries), query.matcher, query.source, size)
+    return Candidates(tuple(entries), query.matcher, source, size)
+
+
+def _unit(query: Embedding) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    vector = query.vector.detach().float().cpu()
+    length = float(vector.norm())
+    if vector.dim() != 1 or not 0.0 < length < float("inf"):
+        raise InputError(
+            f"a query embedding must be one finite, non-zero vector (D,); "
+            f"got shape {tuple(vector.shape)}, length {length:g}: embed a face first"
+        )
+    row: np.ndarray[tuple[int, int], np.dtype[np.float32]] = (vector / length).numpy()[None]
+    return row

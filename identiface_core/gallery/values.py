@@ -1,40 +1,8 @@
-"""The values a search takes and gives: an embedding that knows where it came from, and a candidate list."""
+"""What a search gives: a candidate list, each line with its rank, score and the error rate it means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from identiface_core.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """One unit vector in the space of one matcher."""
-
-    vector: Tensor
-    """(D,) float, any length: `unit()` normalises."""
-    matcher: str
-    """Name of the matcher whose space this is."""
-    source: str = "portrait"
-    """What it was made from: "portrait", "evidence query", "generated consensus", "both"."""
-    generated: bool = False
-    """True when any part of it comes from a generated picture."""
-
-    def unit(self) -> Tensor:
-        """(D,) float32 of length 1. Raises `InputError` for a wrong shape, a zero vector or a value that is
-        not finite."""
-        vector = self.vector.detach().float().cpu()
-        length = float(vector.norm())
-        if vector.dim() != 1 or not 0.0 < length < float("inf"):
-            raise InputError(
-                f"a query embedding must be one finite, non-zero vector (D,); "
-                f"got shape {tuple(vector.shape)}, length {length:g}: embed a face first"
-            )
-        return vector / length
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from identiface_core.errors import GalleryError, InputError, NoFaceError
-from identiface_core.gallery import Embedding, Gallery, enrol, enrol_folder, search
+from identiface_core.gallery import Gallery, enrol, enrol_folder, search
 from identiface_core.gallery.enrolment import fingerprint
+from identiface_core.matchers.base import Embedding as _Embedding
+
+
+def embedding(vector: Tensor, matcher: str) -> _Embedding:
+    return _Embedding(vector, matcher, synthetic=False)
 
 
 class Colour:
@@ -51,7 +56,7 @@ def random_gallery(n: int, dimension: int = 128) -> Gallery:
 def test_everyone_finds_themselves_first() -> None:
     gallery = gallery_of(40)
     for i, face in enumerate(faces(40)):
-        found = search(gallery, Embedding(Colour("a").embed(face[None])[0], "a"), 5, calibration=Steps())
+        found = search(gallery, embedding(Colour("a").embed(face[None])[0], "a"), 5, calibration=Steps())
         assert found.people(1) == (f"person {i}",)
         assert [entry.rank for entry in found.entries] == [1, 2, 3, 4, 5]
         assert found.entries[0].score == pytest.approx(1, abs=1e-5)
@@ -62,7 +67,7 @@ def test_everyone_finds_themselves_first() -> None:
 def test_search_is_exact_on_ten_thousand() -> None:
     gallery = random_gallery(10_000)
     query = torch.randn(128, generator=torch.Generator().manual_seed(2))
-    found = search(gallery, Embedding(query, "a"), 50)
+    found = search(gallery, embedding(query, "a"), 50)
     cosines = (gallery.templates["a"] @ F.normalize(query, dim=0)).numpy()
     expected = np.argsort(-cosines, kind="stable")[:50]
     assert found.people() == tuple(f"p{i}" for i in expected)
@@ -73,12 +78,12 @@ def test_equal_scores_keep_the_order_of_enrolment() -> None:
     row = F.normalize(torch.ones(8), dim=0)
     gallery = Gallery(tuple(f"p{i}" for i in range(100)), {"a": row.repeat(100, 1)}, (b"",) * 100,
                       ("captured",) * 100, {"a": "x"})
-    assert search(gallery, Embedding(row, "a"), 7).people() == tuple(f"p{i}" for i in range(7))
+    assert search(gallery, embedding(row, "a"), 7).people() == tuple(f"p{i}" for i in range(7))
 
 
 def test_excluded_people_do_not_take_part() -> None:
     gallery = gallery_of(10)
-    query = Embedding(gallery.templates["a"][3], "a")
+    query = embedding(gallery.templates["a"][3], "a")
     found = search(gallery, query, 10, exclude=["person 3"])
     assert "person 3" not in found.people()
     assert found.gallery_size == 9 == len(found.entries)
@@ -111,7 +116,7 @@ def test_save_and_load_give_the_same_gallery_and_the_same_bytes(tmp_path) -> Non
     assert (tmp_path / "g.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     assert loaded.thumbnail("person 1").shape == (3, 128, 128)
     assert (loaded.thumbnail("person 1") - faces(5)[1]).abs().mean() < 0.02
-    found = search(loaded, Embedding(loaded.templates["a"][2], "a"), 1)
+    found = search(loaded, embedding(loaded.templates["a"][2], "a"), 1)
     assert found.entries[0].generated
 
 
@@ -132,9 +137,9 @@ def test_add_and_remove() -> None:
 def test_another_matcher_or_other_weights_are_refused() -> None:
     gallery = gallery_of(3)
     with pytest.raises(GalleryError, match="enrol again with `identiface gallery enrol"):
-        search(gallery, Embedding(torch.ones(27), "c"), 3)
+        search(gallery, embedding(torch.ones(27), "c"), 3)
     with pytest.raises(GalleryError, match=r"12-d embeddings.*27-d"):
-        search(gallery, Embedding(torch.ones(12), "a"), 3)
+        search(gallery, embedding(torch.ones(12), "a"), 3)
     with pytest.raises(GalleryError, match="other weights"):
         gallery.templates_of("a", fingerprint="0" * 64)
     gallery.templates_of("a", fingerprint=fingerprint(Colour("a")))
@@ -153,22 +158,22 @@ def test_fingerprint_follows_the_weights() -> None:
 @pytest.mark.parametrize("vector", [torch.zeros(27), torch.full((27,), float("nan")), torch.ones(1, 27)])
 def test_a_query_must_be_a_vector(vector: Tensor) -> None:
     with pytest.raises(InputError, match="query embedding"):
-        search(gallery_of(3), Embedding(vector, "a"), 3)
+        search(gallery_of(3), embedding(vector, "a"), 3)
 
 
 def test_empty_gallery_and_bad_k() -> None:
     with pytest.raises(GalleryError, match="is empty"):
-        search(random_gallery(0), Embedding(torch.ones(128), "a"), 3)
+        search(random_gallery(0), embedding(torch.ones(128), "a"), 3)
     with pytest.raises(GalleryError, match="nobody to enrol"):
         enrol([], [Colour()])
     with pytest.raises(InputError, match="k = 0"):
-        search(gallery_of(2), Embedding(torch.ones(27), "a"), 0)
+        search(gallery_of(2), embedding(torch.ones(27), "a"), 0)
 
 
 def test_missing_faiss_is_said(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(GalleryError, match="pip install faiss-cpu"):
-        search(gallery_of(2), Embedding(torch.ones(27), "a"), 1)
+        search(gallery_of(2), embedding(torch.ones(27), "a"), 1)
 
 
 class Model:
@@ -180,9 +185,9 @@ def test_enrol_folder(tmp_path, monkeypatch) -> None:
     finder = pytest.importorskip("identiface_core.faces.finder")
     from identiface_core.imaging import write_png
 
-    def portrait_of(image: Tensor, _finder: object, _choice: object = None) -> Tensor:
+    def portrait_of(image: Tensor, _finder: object, _choice: object = None, *, name: str) -> Tensor:
         if float(image.mean()) > 0.99:
-            raise NoFaceError("no face found")
+            raise NoFaceError(f"{name}: no face was found")
         return image
 
     monkeypatch.setattr(finder, "portrait_of", portrait_of)
