@@ -61,11 +61,12 @@ def _said(name: str, *phrases: str, be: str = "") -> Value:
     return Value(name, phrases, tuple(word.strip() for word in be.split(",") if word.strip()))
 
 
+# fmt: off
 ATTRIBUTES: tuple[Attribute, ...] = (
     # overview
     Attribute("sex", "overview", (
-        _said("woman", "woman", "lady", "female", "female person"),
-        _said("man", "man", "guy", "male", "male person"),
+        _said("woman", "woman", "lady", "female", "female person", "girl"),
+        _said("man", "man", "guy", "male", "male person", "gentleman"),
     )),
     Attribute("age", "overview", (
         _said("young", "in the twenties", "in the early twenties", be="young, youthful"),
@@ -237,6 +238,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _said("mole", "a mole", "a small mole", "a dark mole", "a birthmark", "a beauty spot"),
     ), "mole"),
 )
+# fmt: on
 """All attributes. Their order is the order of the text encoder's slots: append, never reorder."""
 
 SLOTS = len(ATTRIBUTES)

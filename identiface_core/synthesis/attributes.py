@@ -1,4 +1,4 @@
-"""From the numbers of a synthetic person to what words would say: identity parameters -> value of each attribute."""
+"""From the numbers of a synthetic person to what words would say about each attribute."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ..evidence.lexicon import ATTRIBUTES
+from .hair import ramp
 from .identity import PARAMETERS, index
+from .noise import pattern_unit
 
 Reader = Callable[[Tensor], Tensor]
 
 # Years are 18 + 62 * age: the edges are 30, 45 and 60 years.
-# Edges of three-valued shapes lie near the 30 % and 70 % quantiles of sampled people, so every value is common.
+# Edges of three-valued shapes lie near the 30 % and 70 % quantiles of people, so every value is common.
 _BINS: dict[str, tuple[str, tuple[float, ...]]] = {
     "age": ("age", (0.1935, 0.4355, 0.6774)),
     "skin tone": ("melanin", (0.25, 0.50, 0.75)),
@@ -21,7 +23,7 @@ _BINS: dict[str, tuple[str, tuple[float, ...]]] = {
     "face length": ("face_length", (0.964, 1.035)),
     "jaw": ("jaw_width", (0.524, 0.594)),
     "chin": ("chin_width", (0.213, 0.305)),
-    "eye colour": ("iris_colour", (0.125, 0.375, 0.625)),
+    "eye colour": ("iris_colour", (0.11, 0.48, 0.70)),
     "eye opening": ("eye_opening", (0.054, 0.066)),
     "eye spacing": ("eye_distance", (0.293, 0.317)),
     "eye tilt": ("eye_tilt", (0.002, 0.117)),
@@ -39,16 +41,9 @@ _BINS: dict[str, tuple[str, tuple[float, ...]]] = {
     "hair length": ("hair_length", (0.14, 0.32, 0.60)),
     "hair texture": ("curl", (0.30, 0.62)),
     "glasses": ("glasses", (0.0,)),
-    "freckles": ("freckles", (0.0,)),
+    "freckles": ("freckles", (0.04,)),
     "mole": ("mole", (0.0,)),
 }
-GREY_AGE = 0.72
-"""Age parameter from which hair counts as grey."""
-
-
-def _ramp(x: Tensor, low: float, high: float) -> Tensor:
-    x = ((x - low) / (high - low)).clamp(0.0, 1.0)
-    return x * x * (3.0 - 2.0 * x)
 
 
 def _bin(x: Tensor, edges: tuple[float, ...]) -> Tensor:
@@ -67,23 +62,27 @@ def _build(x: Tensor) -> Tensor:
     return _bin(_column(x, "fullness") - 0.5 * _column(x, "cheek_hollow"), (-0.029, 0.009))
 
 
+def _grey(x: Tensor) -> Tensor:
+    """Whether hair is more grey than coloured; the renderer lets people grey at their own age."""
+    own_age = 0.30 * (pattern_unit(_column(x, "pattern"), 9) - 0.5)
+    return _column(x, "age") + own_age > 0.725
+
+
 def _hair_colour(x: Tensor) -> Tensor:
-    colour = _bin(_column(x, "hair_colour"), (0.125, 0.375, 0.80))
-    grey = torch.full_like(colour, 4)
-    return torch.where(_column(x, "age") > GREY_AGE, grey, colour)
+    colour = _bin(_column(x, "hair_colour"), (0.15, 0.43, 0.75))
+    return torch.where(_grey(x), torch.full_like(colour, 4), colour)
 
 
 def _hairline(x: Tensor) -> Tensor:
-    line = _bin(_column(x, "hairline") + 0.6 * _column(x, "forehead"), (0.626, 10.0))
     recession = _column(x, "recession")
-    high = _column(x, "hairline") + 0.6 * _column(x, "forehead") > 0.72
-    line = torch.where((recession > 0.15) | high, torch.full_like(line, 2), line)
+    line = _bin(_column(x, "hairline") + 0.6 * _column(x, "forehead"), (0.626, 0.72))
+    line = torch.where(recession > 0.15, torch.full_like(line, 2), line)
     return torch.where(recession > 0.80, torch.full_like(line, 3), line)
 
 
 def _fringe(x: Tensor) -> Tensor:
     """How much of the fringe is left once short or receding hair has taken its share."""
-    grown = _ramp(_column(x, "hair_length"), 0.05, 0.25) * (1 - _ramp(_column(x, "recession"), 0.3, 0.8))
+    grown = ramp(_column(x, "hair_length"), 0.05, 0.25) * (1 - ramp(_column(x, "recession"), 0.3, 0.8))
     return _bin(_column(x, "fringe").clamp(min=0.0) * grown, (0.12, 0.45))
 
 
