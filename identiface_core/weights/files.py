@@ -56,9 +56,9 @@ def save_module(
     With `half`, float32 tensors are stored as float16, except those whose values do not fit (above 65504).
     If this raises, nothing has changed: OutputError for a full disk or a read-only folder.
     """
+    kind, config = _kind_of(type(module)), _config_of(module)
     state = {name: _for_disk(tensor, half) for name, tensor in module.state_dict().items()}
-    config: Any = module.config
-    _write(path, state, _kind_of(type(module)), config, extra or {})
+    _write(path, state, kind, config, extra or {})
 
 
 def load_module(path: str | Path, cls: type[ModuleT], *, sha256: str | None = None) -> ModuleT:
@@ -146,6 +146,13 @@ def _kind_of(cls: type[nn.Module]) -> str:
     if not isinstance(kind, str):
         raise TypeError(f"{cls.__name__} has no class attribute `kind`: a name for its weight files")
     return kind
+
+
+def _config_of(module: nn.Module) -> dict[str, Any]:
+    config = vars(module).get("config")
+    if not isinstance(config, dict):
+        raise TypeError(f"{type(module).__name__} has no `config`: a dict of its constructor arguments")
+    return config
 
 
 def _for_disk(tensor: Tensor, half: bool) -> Tensor:
