@@ -143,7 +143,7 @@ def run_stage(
             with torch.autocast(device.type, torch.bfloat16, enabled=stage.autocast):
                 values = stage.loss(step, generator)
         optimiser.zero_grad(set_to_none=True)
-        values["loss"].backward()  # type: ignore[no-untyped-call]
+        values["loss"].backward()
         if stage.clip is not None:
             nn.utils.clip_grad_norm_(modules.parameters(), stage.clip)
         optimiser.step()

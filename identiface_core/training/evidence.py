@@ -1,0 +1,259 @@
+"""Training the evidence encoder: clues of a noisy witness to matcher A's embedding of *other* pictures of the
+person.
+
+Nothing of a clue comes from the pictures that make its target: the LQ photo is taken from one view, the
+target is the mean embedding of the person's other pictures, the sketch is a witness's, the words omit and
+err.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from identiface_core.evidence.encoder import EvidenceEncoder, resize_lq, resize_sketch
+from identiface_core.evidence.words import TextEncoder
+from identiface_core.matchers.network import FaceNet
+from identiface_core.synthesis.phrases import describe
+from identiface_core.training import augment
+from identiface_core.training.data import World, floats
+from identiface_core.training.loop import Stage
+from identiface_core.training.matchers import embed_views, identification
+
+LQ_SHARES: tuple[tuple[int, float], ...] = ((8, 0.60), (12, 0.10), (16, 0.12), (24, 0.09), (32, 0.09))
+"""Sides of the LQ photos in training and the share of the batch that has each."""
+
+CLUES: dict[str, tuple[int, int, int]] = {
+    "all": (1, 1, 1),
+    "lq+sketch": (1, 1, 0),
+    "lq": (1, 0, 0),
+    "sketch": (0, 1, 0),
+    "words": (0, 0, 1),
+}
+"""What is reported in validation: which of LQ photo, sketch and words are there."""
+
+TEXTS = 3
+"""Texts per person; each batch mixes the slots of two of them, so that few texts give many."""
+
+
+class EvidenceStage(Stage):
+    """Contrastive against everybody's mean embedding (matcher A is frozen, so a bank serves) plus cosine to
+    the target.
+    """
+
+    name = "evidence"
+    seed = 81
+    lr = 2e-3
+    weight_decay = 0.02
+    ema = 0.998
+    autocast = True
+    warmup = 150
+    batch = 128
+    scale = 14.0
+    cosine = 0.3
+    dropout = 0.30
+
+    def __init__(
+        self,
+        world: World,
+        matcher: FaceNet,
+        text_encoder: TextEncoder,
+        validation: World | None = None,
+        *,
+        steps: int = 4000,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.world, self.validation, self.steps = world, validation, steps
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            encoder = EvidenceEncoder(dimension=matcher.config["dimension"])
+        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules = nn.ModuleDict({"encoder": self.encoder})
+        self.device = torch.device(device)
+        matcher, text_encoder = matcher.to(device).eval(), text_encoder.to(device).eval()
+        self.people = world.people
+        self._templates = templates(matcher, world)
+        self._words = word_bank(
+            text_encoder, np.array(world.attributes[: self.people]), TEXTS, seed=self.seed
+        )
+        self._bank = F.normalize(self._templates.mean(1)).to(self.device)
+        if validation is not None:
+            self._test_gallery = embed_views(matcher, validation, 0)
+            self._test_words = word_bank(
+                text_encoder,
+                np.array(validation.attributes[: validation.people]),
+                1,
+                seed=5,
+                omit=0.3,
+                wrong=0.1,
+            )[:, 0]
+
+    def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One batch of people, each with a random subset of clues (never none)."""
+        g = generator
+        people = torch.randperm(self.people, generator=g)[: self.batch]
+        rows = people.numpy()
+        n, views = len(people), self.world.info.views
+        view = torch.randint(0, views, (n,), generator=g)
+        lq = simulate_lq(
+            floats(self.world.views_small[rows, view.numpy()]),
+            torch.from_numpy(self.world.view_points[rows, view.numpy()]),
+            g,
+        )
+        which = torch.randint(0, self.world.info.sketches, (n,), generator=g).numpy()
+        sketch = augment_sketch(resize_sketch(floats(self.world.sketches[rows, which])[:, None]), g)
+        flipped = torch.rand(n, 1, 1, 1, generator=g) < 0.5
+        lq, sketch = (torch.where(flipped, x.flip(3), x) for x in (lq, sketch))
+        words = self._mixed_words(people, g)
+        present = torch.rand(n, 3, generator=g) >= self.dropout
+        none = ~present.any(1)
+        present[none, torch.randint(0, 3, (int(none.sum()),), generator=g)] = True
+
+        others = torch.ones(n, views + 1, 1)
+        others[torch.arange(n), view] = 0.0
+        target = F.normalize((self._templates[people] * others).sum(1)).to(self.device)
+        query = self.encoder(*(x.to(self.device) for x in (lq, sketch, words, present)))
+        people = people.to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            scores = query @ self._bank.T
+            mates = (query * target).sum(1)
+            scores = scores.scatter(1, people[:, None], mates[:, None])
+            contrast = F.cross_entropy(self.scale * scores, people)
+        return {
+            "loss": contrast + self.cosine * (1 - mates).mean(),
+            "mates": mates.mean(),
+            "right": (scores.argmax(1) == people).float().mean(),
+        }
+
+    def validate(self) -> dict[str, float]:
+        """Unseen people, a middle witness: rank-1 and rank-10 by the clues that are there."""
+        if self.validation is None:
+            return {}
+        clues = self._test_clues(self.validation)
+        figures: dict[str, float] = {}
+        for name, flags in CLUES.items():
+            present = torch.tensor([flags], dtype=torch.bool).expand(len(clues[0]), -1)
+            found = []
+            for i in range(0, len(present), 100):
+                batch = (x[i : i + 100].to(self.device) for x in (*clues, present))
+                found.append(self.encoder(*batch).cpu())
+            result = identification(torch.cat(found), self._test_gallery)
+            figures |= {f"{name}/{k}": result[k] for k in ("rank1", "rank10")}
+        return figures
+
+    def _test_clues(self, world: World) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(self._test_gallery)
+        plain = torch.Generator().manual_seed(3)
+        points = torch.from_numpy(np.array(world.view_points[:n, 1]))
+        matrix = augment.alignment_jitter(
+            points, 64, plain, aligned=1, landmark=1.5, shift=0, rotate=0, scale=0
+        )
+        seen = augment.place(floats(world.views_small[:n, 1]), matrix)
+        middle = np.abs(world.sketch_errors[:n] - 0.5).argmin(1)
+        sketch = resize_sketch(floats(world.sketches[np.arange(n), middle])[:, None])
+        return resize_lq(_down(seen, 8)), sketch, self._test_words.float()
+
+    def _mixed_words(self, people: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(people)
+        first, second = (
+            self._words[people, torch.randint(0, TEXTS, (n,), generator=generator)] for _ in range(2)
+        )
+        mixed = torch.rand(n, first.shape[1], 1, generator=generator) < 0.5 * torch.rand(
+            n, 1, 1, generator=generator
+        )
+        return torch.where(mixed, second, first).float()
+
+
+@torch.no_grad()
+def templates(matcher: FaceNet, world: World) -> Tensor:
+    """(people, views + 1, D) embeddings of every view and of the canonical portrait, aligned."""
+    return torch.stack([embed_views(matcher, world, v) for v in (*range(world.info.views), None)], 1)
+
+
+@torch.no_grad()
+def word_bank(
+    text_encoder: TextEncoder,
+    values: np.ndarray[tuple[int, ...], np.dtype[np.int8]],
+    texts: int,
+    *,
+    seed: int,
+    omit: float | None = None,
+    wrong: float | None = None,
+) -> Tensor:
+    """(people, texts, SLOTS, WIDTH) float16 slots of what witnesses say about people with these attribute
+    values.
+
+    omit, wrong: rates; by default drawn per text: 0 in 15 % of texts, else up to .8 omitted; up to .15 wrong.
+    A fixed rate would make a complete description something never seen.
+    """
+    said: list[str] = []
+    for person, row in enumerate(values.tolist()):
+        for k in range(texts):
+            g = torch.Generator().manual_seed((seed * 1_000_003 + person) * 16 + k)
+            draw = torch.rand(3, generator=g)
+            rate = omit if omit is not None else 0.0 if draw[0] < 0.15 else 0.8 * float(draw[1])
+            errors = wrong if wrong is not None else 0.15 * float(draw[2])
+            said.append(describe(row, g, omit=rate, wrong=errors).description.full_prompt())
+    order = sorted(range(len(said)), key=lambda i: len(said[i]))  # texts of like length share a batch
+    slots: list[Tensor] = [torch.empty(0)] * len(said)
+    for i in range(0, len(order), 64):
+        chunk = order[i : i + 64]
+        encoded = text_encoder(text_encoder.tokenise([said[j] for j in chunk])).half().cpu()
+        for j, slot in zip(chunk, encoded, strict=True):
+            slots[j] = slot
+    return torch.stack(slots).unflatten(0, (len(values), texts))
+
+
+def simulate_lq(pictures: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
+    """Portraits (B, 3, 64, 64) and points (B, 5, 2) at 128 px to LQ photos as the encoder reads them, (B, 3,
+    32, 32).
+
+    Imperfect alignment, blur, colour and light, then each row down to its side (`LQ_SHARES`), noise, 8 bits,
+    and up again.
+    """
+    g = generator
+    matrix = augment.alignment_jitter(
+        points, pictures.shape[-1], g, landmark=2.0, shift=0.02, rotate=3.0, scale=0.04
+    )
+    x = augment.place(pictures, matrix)
+    x = augment.colour(x, g, strength=0.7, grey=0.08)
+    x = augment.sometimes(x, 0.25, g, lambda y: augment.blur(y, g, widest=2.5))
+    x = augment.sometimes(x, 0.10, g, lambda y: augment.erase(y, g, largest=0.3))
+    out, start = [], 0
+    for place, (side, share) in enumerate(LQ_SHARES):
+        last = place == len(LQ_SHARES) - 1
+        stop = len(x) if last else min(len(x), start + round(share * len(x)))
+        if stop > start:
+            small = augment.sometimes(_down(x[start:stop], side), 0.5, g, lambda y: augment.noise(y, g, 0.04))
+            out.append(resize_lq(torch.round(small * 255) / 255))
+        start = stop
+    return torch.cat(out)
+
+
+def augment_sketch(sketch: Tensor, generator: torch.Generator) -> Tensor:
+    """Sketches (B, 1, 64, 64) as other hands would have drawn them: bent, shifted, thicker or paler, with
+    strokes missing.
+    """
+    g = generator
+    n = len(sketch)
+    matrix = augment.alignment_jitter(
+        torch.zeros(n, 5, 2), 64, g, aligned=0, shift=0.015, rotate=2.0, scale=0.04
+    )
+    x = augment.place(sketch, matrix)
+    x = augment.sometimes(x, 0.6, g, lambda y: augment.bend(y, g, 0.7))
+    x = augment.sometimes(x, 0.3, g, lambda y: augment.blur(y, g, widest=1.0))
+    ink = (1 - x) * augment.uniform(n, 0.5, 1.5, g)
+    x = (1 - ink.clamp(0, 1)) * augment.uniform(n, 0.92, 1.0, g)
+    for _ in range(3):
+        x = augment.sometimes(
+            x, 0.35, g, lambda y: torch.maximum(y, augment.erase(torch.zeros_like(y), g, largest=0.25).ceil())
+        )
+    return augment.sometimes(x, 0.3, g, lambda y: augment.noise(y, g, 0.04))
+
+
+def _down(pictures: Tensor, side: int) -> Tensor:
+    return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(
+        0, 1
+    )
