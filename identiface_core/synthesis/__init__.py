@@ -1,0 +1,1 @@
+"""Synthetic portraits: people as numbers, drawn by rays on a head-shaped map."""

@@ -218,7 +218,7 @@ def _age_words(value: int, possessive: str, rng: random.Random) -> tuple[str, bo
         return f"in {rng.choice(('the', possessive))} {when}{_decade(decade)}", False
     if rng.random() < 0.3:
         return f"{number.replace(' ', '-')}-year-old", True
-    frames = ("about {} years old", "around {}", "aged {}", "{} years old", "roughly {} years of age", "about {}")
+    frames = ("about {} years old", "around {}", "aged {}", "{} years old", "roughly {} years of age")
     return rng.choice(frames).format(number), False
 
 
