@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import folders
 from .core import register_core
 
 register_core()
@@ -15,5 +16,6 @@ class IdentiFaceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from . import case, conditioning, evidence, gallery, identity, loop, model, sampling
 
+        folders.register()
         stages = (model, evidence, conditioning, identity, sampling, gallery, loop, case)
         return [node for stage in stages for node in stage.NODES]

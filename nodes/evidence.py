@@ -10,7 +10,7 @@ from . import sockets
 from .images import one, to_core, to_host
 
 CATEGORY = "IdentiFace/evidence"
-FACES = ("whole picture", "by number", "by box")
+FACES = ("automatic", "whole picture", "by number", "by box")
 
 
 class LQPhoto(io.ComfyNode):
@@ -23,12 +23,12 @@ class LQPhoto(io.ComfyNode):
                 io.Image.Input("image", tooltip="One photo, any size. A tiny crop of the face itself is fine."),
                 io.Combo.Input(
                     "face", options=list(FACES), default=FACES[0],
-                    tooltip="Which face is meant. 'whole picture': the picture is already a crop of the face. The others need a "
-                    "face finder.",
+                    tooltip="Which face is meant. 'automatic': up to 64 px the picture is the face; in a larger one there must be "
+                    "just one face. 'whole picture': the picture is the face, whatever its size.",
                 ),
-                io.Int.Input("number", default=0, min=0, max=99, tooltip="With 'by number': 0 is the leftmost face found."),
+                io.Int.Input("number", default=0, min=0, max=99, tooltip="With 'by number': 0 is the surest face found."),
                 io.String.Input("box", default="", tooltip="With 'by box': the face as x0, y0, x1, y1 in pixels of the photo."),
-                sockets.Finder.Input("finder", optional=True, tooltip="Face finder of Load Embedded Model."),
+                sockets.Finder.Input("finder", optional=True, tooltip="Of Load Embedded Model; needed to find a face in a larger photo."),
             ],
             outputs=[
                 sockets.Evidence.Output("evidence"), io.Image.Output("crop"),
@@ -42,8 +42,8 @@ class LQPhoto(io.ComfyNode):
         from identiface_core.evidence.values import Evidence
 
         sockets.one_of(face, FACES, "LQ Photo: face")
-        choice: Any = "whole" if face == FACES[0] else number if face == FACES[1] else read_box(box)
-        photo = prepare_lq(one(image, "LQ Photo"), choice, finder)
+        choice: Any = {"automatic": None, "whole picture": "whole", "by number": number}.get(face, face)
+        photo = prepare_lq(one(image, "LQ Photo"), read_box(box) if face == "by box" else choice, finder)
         crop = to_host(photo.crop)
         note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide. {photo.warning or ''}".strip()
         shown = {**ui.PreviewImage(crop, cls=cls).as_dict(), "text": [note]}
@@ -73,8 +73,10 @@ class SimulateCamera(io.ComfyNode):
                     "model", options=["simple", "camera"], default="simple",
                     tooltip="simple: area-averaged down, as published. camera: blur, noise, compression and shake as well.",
                 ),
-                io.Int.Input("side", default=8, min=2, max=128, tooltip="Width and height in pixels that are left."),
-                io.Float.Input("strength", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Camera model: how poor it is."),
+                io.Int.Input("side", default=8, min=8, max=128, tooltip="Width and height in pixels that are left."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=4.0, step=0.05, tooltip="Camera model: how poor it is; 1 as published.",
+                ),
                 io.Int.Input("seed", default=0, min=0, max=2**32 - 1, tooltip="Camera model: the draw of noise and shake."),
             ],
             outputs=[io.Image.Output("lq")],
@@ -90,8 +92,9 @@ class SimulateCamera(io.ComfyNode):
         sockets.one_of(model, ("simple", "camera"), "Simulate LQ Camera: model")
         pictures = to_core(image)
         if model == "simple":
-            return io.NodeOutput(to_host(simulate_simple(pictures, str(side))))
-        taken = [simulate_camera(one, side, strength, seed + i) for i, one in enumerate(pictures)]
+            taken = [simulate_simple(picture, str(side)) for picture in pictures]
+        else:
+            taken = [simulate_camera(picture, side, strength, seed + i) for i, picture in enumerate(pictures)]
         return io.NodeOutput(to_host(torch.stack(taken)))
 
 

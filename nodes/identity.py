@@ -1,5 +1,73 @@
+"""Stage: identity. Evidence and faces as vectors that a gallery can be searched with."""
+
 from __future__ import annotations
 
 from typing import Any
 
-NODES: list[Any] = []
+from comfy_api.latest import io
+
+from . import sockets
+from .images import to_core
+
+CATEGORY = "IdentiFace/identity"
+
+
+class EmbedEvidence(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceEmbedEvidence", display_name="Embed Evidence", category=CATEGORY,
+            description="Photo, sketch and words straight to a search query, without drawing a face: the best first search.",
+            inputs=[
+                sockets.Toolkit.Input("toolkit", tooltip="Of Load Embedded Model: evidence encoder and text encoder."),
+                sockets.Evidence.Input("evidence", tooltip="Any of the three kinds may be missing."),
+            ],
+            outputs=[sockets.Embedding.Output("query")],
+        )
+
+    @classmethod
+    def execute(cls, toolkit: Any, evidence: Any) -> io.NodeOutput:
+        return io.NodeOutput(toolkit.evidence_query(evidence))
+
+
+class EmbedFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceEmbedFace", display_name="Embed Face", category=CATEGORY,
+            description="Faces to one search query: the consensus of all pictures of the batch, which should show one person.",
+            inputs=[
+                sockets.Matcher.Input("matcher", tooltip="The guiding matcher searches; judge with the other one."),
+                io.Image.Input("image", tooltip="One or more pictures of one person."),
+                io.Combo.Input(
+                    "origin", options=["generated", "photo"], default="generated",
+                    tooltip="What the pictures are. A query made from generated faces says so wherever it goes.",
+                ),
+                sockets.Finder.Input(
+                    "finder", optional=True,
+                    tooltip="Finds and aligns the face. Leave it out for pictures that are portraits already, such as generated ones.",
+                ),
+            ],
+            outputs=[sockets.Embedding.Output("query")],
+        )
+
+    @classmethod
+    def execute(cls, matcher: Any, image: Any, origin: str, finder: Any = None) -> io.NodeOutput:
+        import torch
+
+        from identiface_core.faces.finder import portrait_of
+        from identiface_core.imaging import resize
+        from identiface_core.matchers.base import Embedding
+        from identiface_core.rounds.consensus import consensus
+
+        sockets.one_of(origin, ("generated", "photo"), "Embed Face: origin")
+        pictures = to_core(image)
+        if finder is None:
+            portraits = resize(pictures, 128, 128)
+        else:
+            portraits = torch.stack([portrait_of(picture, finder) for picture in pictures])
+        vector = consensus(matcher.embed(portraits))
+        return io.NodeOutput(Embedding(vector, matcher.name, synthetic=origin == "generated"))
+
+
+NODES = [EmbedEvidence, EmbedFace]

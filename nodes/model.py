@@ -1,5 +1,59 @@
+"""Stage: model. The networks that come with the pack, as the host's own types and ours."""
+
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-NODES: list[Any] = []
+from comfy_api.latest import io
+
+from . import sockets
+
+
+class LoadEmbeddedModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceLoadEmbeddedModel", display_name="Load Embedded Model", category="IdentiFace/model",
+            description="The small model that comes with the pack: nothing to download, runs on a CPU, knows drawn people only. "
+            "MODEL, CLIP and VAE work with the stock nodes; faces are 128 x 128.",
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", tooltip="For KSampler and any other sampler."),
+                io.Clip.Output("clip", tooltip="Reads what a witness says about a face."),
+                io.Vae.Output("vae", tooltip="128 x 128 pixels to 16 x 16 latents and back."),
+                sockets.Control.Output("control", tooltip="Lets photo and sketch steer: for Apply Control."),
+                sockets.Matcher.Output("matcher", tooltip="Guides and searches."),
+                sockets.Matcher.Output("judge", tooltip="Trained apart from the matcher, and never used to guide."),
+                sockets.Parts.Output("parts", tooltip="Finds eyes, nose, hair...: for Part Mask."),
+                sockets.Finder.Output("finder", tooltip="Finds faces in pictures."),
+                sockets.Toolkit.Output("toolkit", tooltip="All of it: for Start Case, Embed Evidence, Enrol Faces, Search Gallery."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*host_model())
+
+
+def host_model() -> tuple[Any, ...]:
+    """The embedded model in the order of the node's outputs; WeightsError when its files are not there or not whole."""
+    import copy
+
+    from identiface_core.embedded import load_embedded
+
+    from .native import native_clip, native_model, native_vae, preview_colours
+    from .steering import HostControl, HostGenerator
+
+    loaded = load_embedded()
+    drawing = loaded.generator
+    model = native_model(drawing.transformer, preview_colours(drawing.autoencoder))
+    # The memory manager moves what it is given; evidence is read on the CPU, by a text encoder of its own.
+    clip = native_clip(copy.deepcopy(loaded.text_encoder))
+    vae = native_vae(drawing.autoencoder)
+    control = HostControl(drawing, vae)
+    toolkit = replace(loaded, generator=HostGenerator(model, clip, vae, control))
+    return model, clip, vae, control, loaded.matcher_a, loaded.matcher_b, loaded.segmenter, loaded.finder, toolkit
+
+
+NODES = [LoadEmbeddedModel]

@@ -22,7 +22,8 @@ CONTROL_KEY = "identiface_control"
 class HostTransformer(nn.Module):
     """Calls our transformer the way ComfyUI calls a diffusion model.
 
-    Control comes in with `transformer_options[CONTROL_KEY]`: a function (latents, options) -> what `forward_controlled` takes.
+    `transformer_options[CONTROL_KEY]` is a function that gives the `Control`: the host deep-copies what lies in options whenever a
+    MODEL is cloned, functions excepted, and a copied control branch would leave the memory manager's care.
     """
 
     dtype = torch.float32
@@ -37,10 +38,11 @@ class HostTransformer(nn.Module):
     ) -> Tensor:
         from identiface_core.diffusion.transformer import forward_controlled
 
-        options = transformer_options or {}
-        steer = options.get(CONTROL_KEY)
-        run = None if steer is None else steer(x, options)
-        return forward_controlled(self.network, x, timesteps, context, run)
+        given = (transformer_options or {}).get(CONTROL_KEY)
+        steering = None if given is None else given(x.device)
+        if steering is not None and not steering.acts_at(float(timesteps[0])):
+            steering = None
+        return forward_controlled(self.network, x, timesteps, context, steering)
 
 
 class FaceLatents(comfy.latent_formats.LatentFormat):

@@ -1,0 +1,86 @@
+"""Where the host keeps our files: galleries under its models folder, cases under its output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+
+if TYPE_CHECKING:
+    from identiface_core.gallery import Gallery
+
+GALLERIES = "identiface_galleries"
+EMBEDDED = "embedded demo"
+SUFFIX = ".safetensors"
+
+
+def register() -> None:
+    """Tell the host about the gallery folder; harmless when done twice."""
+    folder_paths.add_model_folder_path(GALLERIES, str(Path(folder_paths.models_dir) / GALLERIES))
+    known = folder_paths.folder_names_and_paths
+    # A new name lists files of every suffix unless told otherwise.
+    known[GALLERIES] = (known[GALLERIES][0], set(known[GALLERIES][1]) | {SUFFIX})
+
+
+def galleries() -> list[str]:
+    """Names of the gallery files there are."""
+    return list(folder_paths.get_filename_list(GALLERIES))
+
+
+def open_gallery(name: str) -> Gallery:
+    """The gallery of that name; GalleryError says where it was looked for."""
+    from identiface_core.errors import GalleryError
+    from identiface_core.gallery import Gallery
+
+    if name == EMBEDDED:
+        from identiface_core.embedded import demo_gallery
+
+        return demo_gallery()
+    path = folder_paths.get_full_path(GALLERIES, name)
+    if path is None:
+        looked = ", ".join(folder_paths.get_folder_paths(GALLERIES))
+        raise GalleryError(f"there is no gallery {name!r} in {looked}: enrol one with the Enrol Faces node, or put the file there")
+    return Gallery.load(path)
+
+
+def gallery_file(name: str) -> Path:
+    """Where a gallery of that name is saved; InputError for a name that is no plain file name."""
+    return Path(folder_paths.get_folder_paths(GALLERIES)[0]) / f"{plain(name)}{SUFFIX}"
+
+
+def plain(name: str) -> str:
+    """`name` stripped; InputError unless it is a plain file name."""
+    from identiface_core.errors import InputError
+
+    name = name.strip().removesuffix(SUFFIX)
+    if not name or Path(name).name != name or any(mark in name for mark in '\\/:*?"<>|') or name.startswith("."):
+        raise InputError(f"{name!r} cannot name a file: use letters, digits, spaces, '-' and '_'")
+    return name
+
+
+def input_folder(folder: str) -> Path:
+    """`folder`, counted from the host's input folder if it is relative; InputError when none is given."""
+    from identiface_core.errors import InputError
+
+    if not folder.strip():
+        raise InputError("Enrol Faces: name a folder of pictures, for example one in ComfyUI's input folder")
+    return Path(folder_paths.get_input_directory()) / folder.strip()
+
+
+def state_of(gallery: str) -> Any:
+    """Changes when the file of that gallery does: the host then opens it again."""
+    path = None if gallery == EMBEDDED else folder_paths.get_full_path(GALLERIES, gallery)
+    if path is None:
+        return gallery
+    stat = Path(path).stat()
+    return gallery, stat.st_mtime_ns, stat.st_size
+
+
+def state_of_folder(folder: str) -> Any:
+    """Changes when a file in that folder does."""
+    try:
+        files = sorted(path for path in input_folder(folder).rglob("*") if path.is_file())
+        return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    except Exception:
+        return float("nan")  # not there: let the node run and say so
