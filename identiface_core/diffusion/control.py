@@ -88,7 +88,7 @@ class ControlBranch(nn.Module):
             for index in range(copies)
         )
         self.freq_fusion = FrequencyFusion(channels=channels, cutoff=cutoff, steepness=steepness)
-        self.surroundings = _zero(nn.Conv2d(channels + 1, width, patch, stride=patch)) if surroundings else None
+        self.surroundings = _zero(nn.Conv2d(channels + 1, width, patch, stride=patch, bias=False)) if surroundings else None
         self.present = nn.Parameter(torch.zeros(2, width)) if surroundings else None
 
     @classmethod
@@ -138,7 +138,7 @@ class Control:
     surroundings: Tensor | None = None
     """(B, C + 1, H, W): known latent outside the mask, mask; part rounds of a branch that was trained with them."""
     present: Tensor | None = None
-    """(B, 2) flags: has a sketch, has an LQ photo."""
+    """(B, 2) flags: has a sketch, has an LQ photo. Where no sample has either, and nothing surrounds, there is no control."""
     strength: float | Tensor = 1.0
     """Scales the residuals; 0 is exactly no control. A tensor (B, 1, 1) gives each sample its own. Not in the released code."""
     start: float = 0.0
@@ -155,6 +155,8 @@ class Control:
         shared: keyword arguments of every block of this call (text tokens, their mask, modulation).
         """
         if isinstance(self.strength, float | int) and self.strength == 0:
+            return None
+        if self.surroundings is None and self.present is not None and not bool(self.present.any()):
             return None
         tokens = self.branch.control_tokens(base, self.latent, self.surroundings, self.present)
         state = tokens
