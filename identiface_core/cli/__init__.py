@@ -1,0 +1,148 @@
+"""The command line: arguments in, one function of the library called, exit code out.
+
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C.
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from identiface_core import __version__
+from identiface_core.errors import IdentiFaceError
+
+DEVICES = ("cpu", "cuda")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command (`sys.argv` by default) and give its exit code."""
+    # Everything that is needed ships with the package; a library must not look for it elsewhere.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a name that the console cannot show must not end a case
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return _run(options)
+    except IdentiFaceError as error:
+        print(f"identiface: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("identiface_core"):
+            raise
+        print(f"identiface: the package '{error.name}' is missing: install it with pip", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nidentiface: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command in ("run", "demo"):
+        from identiface_core.cli import case
+
+        if options.command == "demo":
+            return case.demo(options.out, resume=options.resume, device=options.device)
+        return case.run(options.case, options.out, resume=options.resume, device=options.device)
+    if options.command == "gallery":
+        from identiface_core.cli import gallery
+
+        if options.action == "enrol":
+            return gallery.enrol(options.folder, options.out, face=options.face, device=options.device)
+        if options.action == "search":
+            return gallery.search_image(
+                options.file, options.image, k=options.k, face=options.face, device=options.device
+            )
+        return gallery.info(options.file)
+    from identiface_core.cli import train
+
+    return train.embedded(options.stage, options.folder, minutes=options.minutes, device=options.device)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="identiface",
+        description="A tiny blurred photo, a rough sketch and a few words in; faces and candidates out.",
+        epilog="A candidate is an investigative lead, not an identification.",
+    )
+    parser.add_argument("--version", action="version", version=f"identiface {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a case of your own", description="Run the case in CASE.toml.")
+    run.add_argument("case", type=Path, metavar="CASE.toml", help="what is known: pictures, words, gallery")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    _case_options(run)
+
+    demo = commands.add_parser("demo", help="run the shipped example case")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default: demo-out")
+    _case_options(demo)
+
+    gallery = commands.add_parser("gallery", help="enrol people, search for a face")
+    actions = gallery.add_subparsers(dest="action", metavar="ACTION", required=True)
+    enrol = actions.add_parser("enrol", help="make a gallery from a folder of pictures")
+    enrol.add_argument("folder", type=Path, metavar="FOLDER", help="one picture or one sub-folder per person")
+    enrol.add_argument("--out", type=Path, required=True, metavar="FILE", help="gallery file to write")
+    search = actions.add_parser("search", help="who in a gallery is most like the face in a picture")
+    search.add_argument("file", metavar="FILE", help='gallery file, or "embedded" for the shipped one')
+    search.add_argument("image", type=Path, metavar="IMAGE", help="picture with the face to look for")
+    search.add_argument("-k", type=int, default=10, metavar="N", help="length of the candidate list (10)")
+    for action in (enrol, search):
+        action.add_argument(
+            "--face",
+            type=_face,
+            metavar="WHICH",
+            help='which face of a picture with several: 0, 1, ... or "whole" for a cropped portrait',
+        )
+        _device(action)
+    info = actions.add_parser("info", help="what a gallery file holds")
+    info.add_argument("file", metavar="FILE", help='gallery file, or "embedded" for the shipped one')
+
+    train = commands.add_parser("train", help="make the embedded model again")
+    models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
+    embedded = models.add_parser("embedded", help="the networks that ship with the package")
+    embedded.add_argument("--stage", default="all", metavar="STAGE", help="one stage, or all in their order")
+    embedded.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/embedded"),
+        metavar="DIR",
+        help="drawn portraits, checkpoints and curves; a run found there goes on",
+    )
+    embedded.add_argument("--minutes", type=_minutes, metavar="M", help="end a stage after so many minutes")
+    _device(embedded)
+    return parser
+
+
+def _case_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on with the case that was stopped in DIR")
+    _device(parser)
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the networks run (cpu)")
+
+
+def _face(text: str) -> int | str:
+    if text == "whole":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f'wanted 0, 1, ... or "whole", got {text!r}')
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0.0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"wanted a number of minutes above 0, got {text!r}")
+    return minutes

@@ -1,0 +1,13 @@
+"""`identiface train embedded`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def embedded(stage: str, folder: Path, *, minutes: float | None = None, device: str = "cpu") -> int:
+    """Train one stage of the embedded model, or all, in `folder`; a run that was stopped goes on."""
+    from identiface_core.training.embedded import train_embedded
+
+    train_embedded(stage, folder, minutes=minutes, device=device)
+    return 0
