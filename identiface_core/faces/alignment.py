@@ -8,14 +8,14 @@ from torch import Tensor
 
 PORTRAIT_SIDE = 128
 
-CANONICAL_POINTS = torch.tensor([[49.5, 61.0], [78.5, 61.0], [64.0, 76.5], [54.0, 90.0], [74.0, 90.0]])
+CANONICAL_POINTS = torch.tensor([[51.1, 56.4], [76.9, 56.4], [64.0, 71.8], [53.5, 83.9], [74.5, 83.9]])
 """`(5, 2)` pixels `(x, y)` of a 128 px portrait: where the points of an average frontal face lie in the canonical framing.
 
 Mean over the drawn people, made symmetric. Order: image-left eye, image-right eye, nose tip, image-left and image-right
 mouth corner.
 """
 
-FACE_BOX = (34.0, 38.0, 94.0, 106.0)
+FACE_BOX = (35.0, 37.0, 93.0, 101.0)
 """Box `(x0, y0, x1, y1)` of the face (forehead to chin, cheek to cheek) in the canonical framing, at 128 px."""
 
 
@@ -64,13 +64,21 @@ def apply_matrix(matrix: Tensor, points: Tensor) -> Tensor:
     return points @ matrix[:, :, :2].mT + matrix[:, None, :, 2]
 
 
-def warp(image: Tensor, matrix: Tensor, size: int | tuple[int, int], *, padding: str = "border") -> Tensor:
+def warp(
+    image: Tensor,
+    matrix: Tensor,
+    size: int | tuple[int, int],
+    *,
+    padding: str = "border",
+    mode: str = "bilinear",
+) -> Tensor:
     """Sample `image` under an affine map; differentiable in image and matrix.
 
     Convention:
         - image `(B, C, H, W)`; matrix `(B, 2, 3)` from source pixels to target pixels (as `similarity_from_points`)
         - size: target `(height, width)`, or one number for a square
-        - pixel centres at integer + 0.5 on both sides (`align_corners=False`), bilinear
+        - pixel centres at integer + 0.5 on both sides (`align_corners=False`), bilinear (or
+          mode "nearest", for label maps)
         - padding outside the source: "border" repeats the edge, "zeros" is black
         - no antialiasing: shrinking by more than 2 needs a blurred source, which `align` takes care of
 
@@ -85,7 +93,7 @@ def warp(image: Tensor, matrix: Tensor, size: int | tuple[int, int], *, padding:
     source = apply_matrix(inverse.to(image), grid)
     scale = torch.tensor([image.shape[-1], image.shape[-2]], dtype=image.dtype, device=image.device)
     grid = (2 * source / scale - 1).reshape(len(image), height, width, 2)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:

@@ -115,18 +115,24 @@ class FaceFinder(nn.Module):
         height, width = (max(1, round(n * factor)) for n in image.shape[-2:])
         small = resize(image, height, width)[None]
         small = F.pad(small, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        maps = self(small.to(next(self.parameters())))[0].float().cpu()
-        heat = maps[0].sigmoid()
-        peak = (heat >= threshold) & (heat == F.max_pool2d(heat[None], 3, 1, 1)[0])
         scale = torch.tensor([image.shape[-1] / width, image.shape[-2] / height])
-        faces = []
-        for row, column in peak.nonzero().tolist():
-            values = maps[:, row, column]
-            centre = torch.tensor([column + 0.5, row + 0.5]) * STRIDE
-            length = UNIT_SIDE * float(values[1].clamp(-3, 3).exp())
-            points = (centre + values[2:].reshape(5, 2) * length) * scale
-            faces.append(Face(box_of(points), points, float(heat[row, column])))
-        return faces
+        faces = decode(self(small.to(next(self.parameters())))[0], threshold)
+        return [Face(box_of(face.points * scale), face.points * scale, face.score) for face in faces]
+
+
+def decode(maps: Tensor, threshold: float = THRESHOLD) -> list[Face]:
+    """Peaks of the finder's maps `(12, h, w)` as faces, in pixels of the picture that went in."""
+    maps = maps.detach().float().cpu()
+    heat = maps[0].sigmoid()
+    peak = (heat >= threshold) & (heat == F.max_pool2d(heat[None], 3, 1, 1)[0])
+    faces = []
+    for row, column in peak.nonzero().tolist():
+        values = maps[:, row, column]
+        centre = torch.tensor([column + 0.5, row + 0.5]) * STRIDE
+        side = UNIT_SIDE * float(values[1].clamp(-3, 3).exp())
+        points = centre + values[2:].reshape(5, 2) * side
+        faces.append(Face(box_of(points), points, float(heat[row, column])))
+    return faces
 
 
 def find_faces(image: Tensor, finder: FaceFinder, *, threshold: float = THRESHOLD) -> list[Face]:

@@ -32,7 +32,7 @@ class PartSegmenter(nn.Module):
 
     kind = "part-segmenter"
 
-    def __init__(self, *, widths: Sequence[int] = (24, 48, 80)) -> None:
+    def __init__(self, *, widths: Sequence[int] = (16, 32, 72)) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"widths": list(widths)}
         first, second, third = widths
@@ -107,17 +107,17 @@ def check_part(part: str) -> None:
 
 # Superellipses (centre x, centre y, half width, half height, exponent), pixels of the canonical portrait.
 _TEMPLATES: dict[str, tuple[tuple[float, float, float, float, float], ...]] = {
-    "eyes": ((64, 61, 31, 11, 4),),
-    "brows": ((64, 52, 31, 9, 4),),
-    "nose": ((64, 71, 13, 20, 3),),
-    "mouth": ((64, 91, 21, 11, 3),),
-    "ears": ((31, 68, 9, 18, 2), (97, 68, 9, 18, 2)),
-    "hair": ((64, 52, 50, 52, 2.5),),
-    "glasses": ((64, 61, 38, 14, 4),),
-    "beard": ((64, 96, 34, 24, 2.5),),
-    "skin": ((64, 72, 34, 46, 2.5),),
+    "eyes": ((64, 56.5, 28, 9, 4),),
+    "brows": ((64, 49, 28, 9, 4),),
+    "nose": ((64, 66, 13, 18, 3),),
+    "mouth": ((64, 84, 20, 10, 3),),
+    "ears": ((28, 61, 9, 17, 2), (100, 61, 9, 17, 2)),
+    "hair": ((64, 52, 50, 51, 2.5),),
+    "glasses": ((64, 57, 38, 13, 4),),
+    "beard": ((64, 88, 33, 22, 2.5),),
+    "skin": ((64, 70, 33, 46, 2.5),),
 }
-_INNER_FACE = (64.0, 80.0, 27.0, 38.0, 2.5)
+_INNER_FACE = (64.0, 72.0, 28.0, 34.0, 2.5)
 
 
 def _channels(probabilities: Tensor, part: str) -> Tensor:

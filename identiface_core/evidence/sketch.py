@@ -1,0 +1,133 @@
+"""The witness's drawing: cleaned as it was given, or extracted from a photo.
+
+A sketch is `(1, 128, 128)` float in [0, 1]: paper 1, lines dark.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from identiface_core.errors import InputError
+from identiface_core.evidence.values import SKETCH_SIDE
+from identiface_core.imaging import luminance, resize
+
+MIN_SIDE = 16
+"""Shortest side of a drawing, in pixels."""
+MIN_INK = 0.004
+"""Share of the paper that must carry ink; a face drawn with a thin pen covers ten times as much."""
+FINE, COARSE = 0.8, 1.7
+"""Standard deviations of the difference of Gaussians, in pixels of the 128 px portrait."""
+LINE_GAIN, LINE_FLOOR = 7.0, 0.012
+
+_WORKING_SIDE = 512
+_INK = 0.12
+"""Darkness, as a share of the paper's brightness, from which a pixel counts as ink."""
+_LINE_DARKNESS = 0.8
+"""Darkness that the strong lines of a faint drawing are brought to."""
+_MAX_GAIN = 5.0
+
+
+def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
+    """A drawing as it was photographed or scanned, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1, lines dark.
+
+    Takes out the paper's colour and uneven light, turns white-on-black round, crops wide blank margins, pads to the square
+    and brings faint lines up. Raises InputError for a picture below 16 px and for an empty sketch (with the share of
+    ink that was found). `name` is what the picture is called in these texts.
+    """
+    if min(image.shape[-2:]) < MIN_SIDE:
+        size = f"{image.shape[-1]} x {image.shape[-2]}"
+        raise InputError(f"{name}: {size} px is too small for a drawing; at least {MIN_SIDE} px a side is wanted")
+    factor = min(1.0, _WORKING_SIDE / max(image.shape[-2:]))
+    image = resize(image, *(max(1, round(n * factor)) for n in image.shape[-2:])).float()
+    ink = _ink(1 - image if is_inverted(image) else image)
+    found = float((ink > _INK).float().mean())
+    if found < MIN_INK:
+        raise InputError(f"{name}: the sketch is empty: {found:.2%} of it carries ink, at least {MIN_INK:.1%} is wanted; "
+                         "draw with a darker pen, photograph it closer, or leave the sketch out")
+    ink = resize(_to_square(ink), SKETCH_SIDE, SKETCH_SIDE)
+    strong = float(torch.quantile(ink[ink > 0.3 * float(ink.max())], 0.75))
+    return (1 - ink * min(max(1.0, _LINE_DARKNESS / strong), _MAX_GAIN)).clamp(0, 1)
+
+
+def extract_sketch(photo: Tensor) -> Tensor:
+    """Line drawing of a photo, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1, lines dark.
+
+    Difference of two Gaussians (0.8 and 1.7 px at 128 px) of the log luminance; what is darker than its surroundings becomes
+    a line. Give it a portrait (`faces.portrait_of`); other pictures are padded to the square.
+    """
+    side = max(photo.shape[-2:])
+    top, left = (side - photo.shape[-2]) // 2, (side - photo.shape[-1]) // 2
+    pads = (left, side - photo.shape[-1] - left, top, side - photo.shape[-2] - top)
+    square = F.pad(photo[None].float(), pads, mode="replicate")
+    light = torch.log(luminance(resize(square, SKETCH_SIDE, SKETCH_SIDE)) + 0.05)
+    lines = gaussian_blur(light, COARSE) - gaussian_blur(light, FINE)
+    return (1 - LINE_GAIN * (lines - LINE_FLOOR).clamp_min(0)).clamp(0, 1)[0]
+
+
+def is_inverted(image: Tensor) -> bool:
+    """Whether a drawing `(3 or 1, H, W)` is white on black: dark for the most part, with strokes brighter than around."""
+    grey = luminance(image)
+    if float(grey.median()) >= 0.5:
+        return False
+    small = resize(grey, 64, 64)[None]
+    around = F.pad(small, (7, 7, 7, 7), mode="replicate").unfold(2, 15, 1).unfold(3, 15, 1).flatten(4).median(-1).values
+    return float((small - around).pow(3).mean()) > 0
+
+
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of `(B, C, H, W)`, edges repeated; sigma in pixels."""
+    radius = max(1, round(3.5 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, 1, -1)
+    image = F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="replicate"), kernel, groups=image.shape[1])
+    return F.conv2d(F.pad(image, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=image.shape[1])
+
+
+def _ink(image: Tensor) -> Tensor:
+    """Darkness relative to the paper around, `(1, H, W)` in [0, 1]; the darkest channel counts, so coloured pens do too."""
+    side = max(image.shape[-2:])
+    window = 2 * max(2, side // 16) + 1
+    batch = image[None]
+    calm = gaussian_blur(batch, side / 250)  # one bright speck shall not pass for paper
+    paper = _extreme(-_extreme(calm, window), window).neg()
+    overall = torch.quantile(calm.flatten(2)[..., :: max(1, calm.shape[-1] * calm.shape[-2] // 100_000)], 0.9, dim=-1)
+    # Filled areas (dark hair) are larger than the window and must not pass for paper either.
+    paper = gaussian_blur(torch.maximum(paper, 0.6 * overall[..., None, None]), side / 32).clamp_min(0.05)
+    dark = (1 - batch / paper).clamp(0, 1).amax(1)
+    noise = float((dark - dark.median()).abs().median()) * 1.5 + float(dark.median())
+    return ((dark - noise) / max(1 - noise, 0.1)).clamp(0, 1)
+
+
+def _extreme(image: Tensor, window: int) -> Tensor:
+    """Maximum over a square window."""
+    half = window // 2
+    image = F.max_pool2d(image, (1, window), 1, (0, half))
+    return F.max_pool2d(image, (window, 1), 1, (half, 0))
+
+
+def _to_square(ink: Tensor) -> Tensor:
+    """Crop blank margins where the drawing fills less than 70 % of the picture, then pad with blank paper."""
+    height, width = ink.shape[-2:]
+    there = (ink[0] > _INK).float()
+    rows, columns = _span(there.sum(1), height), _span(there.sum(0), width)
+    if max((rows[1] - rows[0]) / height, (columns[1] - columns[0]) / width) < 0.7:
+        margin = round(0.06 * max(rows[1] - rows[0], columns[1] - columns[0]))
+        rows = (max(rows[0] - margin, 0), min(rows[1] + margin, height))
+        columns = (max(columns[0] - margin, 0), min(columns[1] + margin, width))
+        ink = ink[:, rows[0] : rows[1], columns[0] : columns[1]]
+        height, width = ink.shape[-2:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(ink, (left, side - width - left, top, side - height - top))
+
+
+def _span(counts: Tensor, length: int) -> tuple[int, int]:
+    """First and last line with ink, without the outermost hundredth of it (specks)."""
+    share = counts.cumsum(0) / counts.sum().clamp_min(1)
+    inside = ((share > 0.005) & (share < 0.995)).nonzero()
+    if len(inside) == 0:
+        return 0, length
+    return int(inside[0]), int(inside[-1]) + 2 if int(inside[-1]) + 2 <= length else length
