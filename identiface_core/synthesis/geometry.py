@@ -302,7 +302,7 @@ REACH = 1.45
 
 
 def march(
-    radius: Tensor, origin: Tensor, direction: Tensor, pixel: float, steps: int = 14, stride: float = 0.04
+    radius: Tensor, origin: Tensor, direction: Tensor, pixel: float, steps: int = 13, stride: float = 0.05
 ) -> Hit:
     """First crossing of rays with a radius map.
 

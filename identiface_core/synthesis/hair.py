@@ -8,7 +8,7 @@ from torch import Tensor
 from .identity import Sheet
 
 
-def ramp(x: Tensor, low: float, high: float) -> Tensor:
+def ramp(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Smooth step from 0 at `low` to 1 at `high`."""
     x = ((x - low) / (high - low)).clamp(0.0, 1.0)
     return x * x * (3.0 - 2.0 * x)
@@ -64,7 +64,7 @@ def hair_radius(
     a = phi.abs()
     length, volume, curl = p["hair_length"], p["hair_volume"], p["curl"]
     grown = ramp(length, 0.02, 0.30)
-    full = 0.02 + grown * (0.02 + volume * (0.75 + 0.9 * curl * ramp(length, 0.1, 0.5)))
+    full = 0.02 + grown * (0.02 + volume * (0.62 + 0.60 * curl * ramp(length, 0.1, 0.5)))
     top = ramp(t, 0.15, 0.9)
     sides = 0.30 + 0.55 * ramp(length, 0.2, 0.7) + 0.3 * ramp(curl, 0.5, 1.0) * grown
     thick = full * (sides + (1.0 - sides) * top)
@@ -80,7 +80,7 @@ def hair_radius(
         * ramp(t, 0.6, 0.75)
         * (1.0 - ramp(t, 1.2, 1.45))
     )
-    thick = thick * (1.0 - 0.5 * valley * ramp(length, 0.1, 0.3) * (1.0 - curl)) + 0.16 * quiff
+    thick = thick * (1.0 - 0.5 * valley * ramp(length, 0.1, 0.3) * (1.0 - curl)) + 0.11 * quiff
     edge = 0.13 + 0.45 * full
     dome = (field / edge).clamp(0.0, 1.0)
     dome = 0.10 + 0.90 * (1.0 - (1.0 - dome) ** 2)

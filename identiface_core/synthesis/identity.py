@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -89,7 +90,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     _uniform("recession", -1.0, 1.0, "style"),
     _uniform("beard", -1.2, 1.0, "style"),
     _uniform("moustache", -1.2, 1.0, "style"),
-    _uniform("glasses", -2.0, 1.0, "style"),
+    _uniform("glasses", -2.4, 1.0, "style"),
     _uniform("glasses_shape", 0.0, 1.0, "style"),  # 0 round, 1 square
     _uniform("melanin", 0.0, 1.0, "colour"),
     _uniform("ruddiness", 0.0, 1.0, "colour"),
@@ -223,10 +224,18 @@ def sample_identities(n: int, seed: int) -> Tensor:
     x[:, col["hair_length"]] = man_length * (1 - woman) + (0.22 + 0.78 * length) * woman
     recession = x[:, col["recession"]]
     x[:, col["recession"]] = (1 - woman) * (recession + 0.9 * (age - 0.45)) + woman * (0.3 * recession - 0.5)
+    bald = ((x[:, col["recession"]] - 0.5) / 0.3).clamp(0.0, 1.0)
+    x[:, col["hair_length"]] -= bald * (x[:, col["hair_length"]] - 0.22).clamp(min=0.0)
     x[:, col["beard"]] -= 2.0 * woman
     x[:, col["moustache"]] -= 2.0 * woman
     x[:, col["glasses"]] += 0.7 * (age - 0.4)
     dark = ((melanin - 0.4) / 0.35).clamp(0.0, 1.0)
+    # Fewer red heads than a flat draw would give: knots of (drawn, wanted) values.
+    drawn, knots = x[:, col["hair_colour"]].clone(), ((0.0, 0.0), (0.18, 0.15), (0.55, 0.43), (0.70, 0.75), (1.0, 1.0))
+    x[:, col["hair_colour"]] = sum(
+        ((drawn - d0).clamp(0.0, d1 - d0) * ((w1 - w0) / (d1 - d0)) for (d0, w0), (d1, w1) in pairwise(knots)),
+        torch.zeros_like(drawn),
+    )
     x[:, col["hair_colour"]] *= 1.0 - 0.88 * dark
     x[:, col["iris_colour"]] *= 1.0 - 0.85 * dark
     x[:, col["curl"]] = x[:, col["curl"]] ** 1.6 * (1 - dark) + dark * (0.2 + 0.8 * x[:, col["curl"]])

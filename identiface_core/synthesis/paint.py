@@ -294,13 +294,13 @@ def paint(phi: Tensor, t: Tensor, light: Tensor, p: Sheet, q: Sheet, m: Landmark
     squint = q["smile"].clamp(min=0.0)
     open_ = p["eye_opening"] * (1.0 - 0.75 * shut) * (1.0 + 0.12 * q["brow_raise"])
     vault = (1.0 - ex * ex).clamp(min=0.0)
-    top = 1.0 * open_ * vault**0.75 * (1.0 - 0.12 * ex)
+    top = 0.92 * open_ * vault**0.75 * (1.0 - 0.12 * ex)
     bottom = open_ * (0.70 - 0.18 * squint) * vault**0.9 * (1.0 + 0.18 * ex)
     eye_inside = torch.minimum(top - ey, ey + bottom)
     white = soft(eye_inside) * ramp(vault, 0.0, 0.05) * front
-    in_x, in_y = d - 0.030 * q["gaze_x"], y - eye - 0.006 - 0.014 * q["gaze_y"] + 0.02 * shut
+    in_x, in_y = d - 0.030 * q["gaze_x"], y - eye - 0.002 - 0.014 * q["gaze_y"] + 0.02 * shut
     r = (in_x * in_x + in_y * in_y).sqrt()
-    size = 0.060
+    size = 0.064
     sclera = (
         linear((214, 208, 202), u)
         * (1.0 - 0.3 * p["melanin"][:, None])

@@ -46,8 +46,8 @@ MASK_CHANNELS: tuple[str, ...] = (
 )
 
 _FACE_PARTS = ("eyes", "brows", "mouth", "nose", "ears")
-_VIEW = 2.85  # height of the picture in head units
-_CENTRE = -0.11  # height of the picture's middle
+_VIEW = 2.92  # height of the picture in head units
+_CENTRE = -0.09  # height of the picture's middle
 _PIVOT = (0.0, -0.55, -0.10)  # the head turns about the top of the neck
 
 
@@ -123,13 +123,16 @@ def _clothes(x: Tensor, y: Tensor, p: Sheet, q: Sheet, pixel: float) -> tuple[Te
         - 0.26 * ramp(a, 0.9 * neck, 0.98 + 0.10 * broad)
         - 0.9 * (a - 1.02 - 0.08 * broad).clamp(min=0.0) ** 1.5
     )
+    drop = 0.9 * (p["face_length"] - 1.0).clamp(min=-0.06)
+    top = top - drop
     torso = _soft(top - y, pixel)
     width = neck + 0.07 + 0.05 * q["collar"]
-    base = -1.10 - 0.05 * q["collar"]
+    base = -1.10 - 0.05 * q["collar"] - drop
     depth = 0.10 + 0.14 * (q["collar"] + 1.0) / 2
     sharp = torch.where(q["collar"] > 0.2, 1.15, 2.0)
     line = base - depth * (1.0 - (a / width).clamp(max=1.0) ** sharp) + 0.5 * (a - width).clamp(min=0.0)
     cloth = torso * _soft(line - y, pixel)
+    torso = torso * _soft(width + 0.02 - a, pixel)
     folds = tile_noise(x * 5.0 + 3.0 * y, y * 3.0 + q["clothes_hue"] * 91.0)
     band = torch.exp(-0.5 * ((line - y - 0.035) / 0.015) ** 2) * (a < width)
     normal = torch.stack(
@@ -212,23 +215,22 @@ def _render(identity: Tensor, nuisance: Tensor, size: int, sketch: bool) -> tupl
     surface = paint(hit.phi, hit.t, light, p, q, m, pixel)
     normal = unit(normal + view * 0.25 * surface.fuzz[:, None])
     lit = shadow(head.shell, hit, light)
-    open_ = look[:, 3].clamp(0.0, 1.15)
+    open_ = look[:, 3].clamp(0.32, 1.15)
     face = shade_skin(
         surface.albedo, normal, open_, 0.35 + 0.65 * lit, surface.gloss, light, half, view, key, ambient
     )
     face = face + 1.2 * surface.glint[:, None] * key
 
     face, parts = _widen(face, side, 0.0), [_widen(getattr(surface, k), side, 0.0) for k in _FACE_PARTS]
-    hit = Hit(*(_widen(v, side, 0.0) for v in (hit.phi, hit.t, hit.x, hit.y, hit.z)), _widen(hit.depth, side, 9.0),
-              _widen(hit.cover, side, 0.0))  # fmt: skip
+    phi, t, hx, hy, hz, seen = (_widen(v, side, 0.0) for v in (hit.phi, hit.t, hit.x, hit.y, hit.z, hit.cover))
+    hit = Hit(phi, t, hx, hy, hz, _widen(hit.depth, side, 9.0), seen)
 
-    fur = march(head.hair, origin, -view, pixel, steps=14, stride=0.09)
+    fur = march(head.hair, origin, -view, pixel, steps=12, stride=0.11)
     look = look_up(head.hair_look, fur.phi, fur.t)
     dx, dy = 256.0 * pattern_unit(p["pattern"], 1), 256.0 * pattern_unit(p["pattern"], 2)
     curl = p["curl"]
     bend = curl * 0.12 * tile_noise(fur.phi * 5.0 + dx, fur.t * (5.0 + 9.0 * curl) + dy)
-    depth_in = (fur.x**2 + fur.z**2).sqrt()
-    across = fur.phi + 0.9 * depth_in + bend
+    across = 0.6 * fur.phi + 0.75 * fur.x + bend  # x keeps strands apart on cut faces, where phi stands still
     turned = (2.4 * dot(look[:, :3], view)).clamp(0.12, 1.0)  # fine strands fade where they would alias
     fine = turned * tile_noise(across * 46.0 + dx, fur.t * (3.0 + 10.0 * curl) + dy)
     locks = tile_noise(across * (15.0 + 6.0 * curl) + dy, fur.t * (1.5 + 11.0 * curl) + dx)
@@ -237,7 +239,7 @@ def _render(identity: Tensor, nuisance: Tensor, size: int, sketch: bool) -> tupl
     buzz = 0.45 + 0.55 * ramp(p["hair_length"], 0.02, 0.10)
     cover = ((field + fray * (fine + 0.5 * locks)) / (0.035 + pixel) + 0.35).clamp(0.0, 1.0) * fur.cover
     clear = torch.where(hit.cover > 0.5, hit.depth - fur.depth, 0.3)
-    solid = ramp(clear, 0.03, 0.12) * ((field + 0.05 * locks + 0.03 * fine + 0.08) / 0.03).clamp(0.0, 1.0)
+    solid = ramp(clear, 0.03, 0.12) * ((field + 0.04 * locks.clamp(-1.0, 1.0) + 0.03 * fine.clamp(-1.0, 1.0) + 0.11) / 0.03).clamp(0.0, 1.0)
     cover = torch.maximum(cover, solid * fur.cover)
     cover = (
         cover
@@ -280,7 +282,7 @@ def _render(identity: Tensor, nuisance: Tensor, size: int, sketch: bool) -> tupl
 
     front_hair = (REACH - fur.depth > -0.16).float()
     frame, lens, glare = _glasses(origin, -view, hit, head, p, m, 0.7 * pixel)
-    over_cloth = (hit.t > m.chin - 0.05).float()
+    over_cloth = (hit.t > m.chin - 0.05).float() * (REACH - hit.depth > 0.30)
     layers: list[tuple[Tensor, Tensor, str]] = [
         (hair, cover * (1.0 - front_hair), "hair"),
         (chest, torso, "skin"),
@@ -372,5 +374,5 @@ def draw_sketch(identity: Tensor, nuisance: Tensor | None = None, size: int = 12
         unit = size / 128.0
         edge = _gaussian(log, 1.9 * unit) - _gaussian(log, 0.75 * unit)
         lines = ((edge - 0.010) / 0.11).clamp(0.0, 1.0) ** 0.75
-        wash = 0.22 * (1.0 - _gaussian(tone, 1.2 * unit)).clamp(0.0, 1.0)
+        wash = 0.13 * (1.0 - _gaussian(tone, 1.2 * unit)).clamp(0.0, 1.0)
         return (1.0 - 0.92 * lines - wash * (1.0 - lines)).clamp(0.0, 1.0)

@@ -61,7 +61,7 @@ def shade_hair(colour: Tensor, normal: Tensor, strand: Tensor, open_: Tensor, li
     tangent = unit(strand + normal * shift[:, None])
     fibre = (1.0 - dot(tangent, light) ** 2).clamp(min=0.0).sqrt()
     across = (1.0 - dot(tangent, half) ** 2).clamp(min=0.0)
-    shine = (0.07 * across**30 + 0.035 * across**9) * sheet.sqrt() * (0.2 + 0.8 * lit)
+    shine = (0.07 * across**30 + 0.012 * across**9) * sheet.sqrt() * (0.2 + 0.8 * lit)
     body = sheet * (0.55 + 0.45 * fibre) * (0.25 + 0.75 * lit)
     glow = 0.22 * across**7 * sheet * lit
     light_in = 1.9 * key * body[:, None] + 1.05 * _ambient(normal, ambient, open_) + key * glow[:, None]
