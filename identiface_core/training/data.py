@@ -36,8 +36,20 @@ from identiface_core.synthesis.identity import (
 )
 from identiface_core.synthesis.portrait import render
 
-SPLITS: dict[str, int] = {"train": 101, "validation": 202, "calibration": 303, "gallery": 404, "case": 505}
+SPLITS: dict[str, int] = {
+    "train": 101,
+    "validation": 202,
+    "calibration": 303,
+    "gallery": 404,
+    "case": 505,
+    "look-alikes": 606,
+}
 """Seeds of the groups of people; no two groups share a person. Nothing is ever trained on any but `train`."""
+
+FAMILY = 20
+"""Look-alikes come in families of this many, who share everything but their shapes: hair, skin, age, glasses,
+marks.
+"""
 
 SHARD = 100
 SIZE = 128
@@ -75,6 +87,16 @@ class WorldInfo:
             "sketches": ((n, s, SIZE, SIZE), "uint8"),
             "sketch_errors": ((n, s), "float32"),
         }
+
+
+def people_of(split: str, people: int) -> Tensor:
+    """(people, P) identity parameters of a split; person k is the same however many are asked for."""
+    identities = sample_identities(people, SPLITS[split])
+    if split == "look-alikes":
+        shared = [i for i, parameter in enumerate(PARAMETERS) if parameter.group != "shape"]
+        first = torch.arange(people) // FAMILY * FAMILY
+        identities[:, shared] = identities[first][:, shared]
+    return identities
 
 
 class World:
@@ -121,7 +143,8 @@ class World:
 
 def floats(pictures: NDArray[np.uint8]) -> Tensor:
     """uint8 pictures to float32 in [0, 1], same shape."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).float().div_(255.0)
+    pictures = np.require(pictures, requirements=("C", "W"))  # copies what is mapped read-only
+    return torch.from_numpy(pictures).float().div_(255.0)
 
 
 def draw_world(
@@ -186,7 +209,7 @@ def _draw_shard(folder: Path, shard: int) -> int:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in info.arrays()}
     start, stop = shard * SHARD, min((shard + 1) * SHARD, info.people)
     seed = SPLITS[info.split]
-    identities = sample_identities(stop, seed)[start:]
+    identities = people_of(info.split, stop)[start:]
     nuisance = sample_nuisance(stop * info.views, seed)[start * info.views :]
     arrays["identities"][start:stop] = identities.numpy()
     arrays["attributes"][start:stop] = attribute_values(identities).numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from identiface_core.evidence.encoder import EvidenceEncoder, resize_lq, resize_sketch
+from identiface_core.evidence.encoder import KINDS, EvidenceEncoder, resize_lq, resize_sketch
 from identiface_core.evidence.words import TextEncoder
 from identiface_core.matchers.network import FaceNet
 from identiface_core.synthesis.phrases import describe
@@ -25,14 +25,8 @@ from identiface_core.training.matchers import embed_views, identification
 LQ_SHARES: tuple[tuple[int, float], ...] = ((8, 0.60), (12, 0.10), (16, 0.12), (24, 0.09), (32, 0.09))
 """Sides of the LQ photos in training and the share of the batch that has each."""
 
-CLUES: dict[str, tuple[int, int, int]] = {
-    "all": (1, 1, 1),
-    "lq+sketch": (1, 1, 0),
-    "lq": (1, 0, 0),
-    "sketch": (0, 1, 0),
-    "words": (0, 0, 1),
-}
-"""What is reported in validation: which of LQ photo, sketch and words are there."""
+CLUES: tuple[tuple[str, ...], ...] = (KINDS, ("lq", "sketch"), ("lq",), ("sketch",), ("words",))
+"""Sets of clues that are reported in validation."""
 
 TEXTS = 3
 """Texts per person; each batch mixes the slots of two of them, so that few texts give many."""
@@ -81,22 +75,35 @@ class EvidenceStage(Stage):
         self._bank = F.normalize(self._templates.mean(1)).to(self.device)
         if validation is not None:
             self._test_gallery = embed_views(matcher, validation, 0)
-            self._test_words = word_bank(
-                text_encoder,
-                np.array(validation.attributes[: validation.people]),
-                1,
-                seed=5,
-                omit=0.3,
-                wrong=0.1,
-            )[:, 0]
+            self._test_clues = witness_clues(validation, text_encoder)
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch of people, each with a random subset of clues (never none)."""
+        with torch.autocast("cpu", enabled=False):
+            people, view, clues = self._draw(generator)
+        others = torch.ones(len(people), self._templates.shape[1], 1)
+        others[torch.arange(len(people)), view] = 0.0
+        target = F.normalize((self._templates[people] * others).sum(1)).to(self.device)
+        query = self.encoder(*(x.to(self.device) for x in clues))
+        people = people.to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            scores = query @ self._bank.T
+            mates = (query * target).sum(1)
+            scores = scores.scatter(1, people[:, None], mates[:, None])
+            contrast = F.cross_entropy(self.scale * scores, people)
+        return {
+            "loss": contrast + self.cosine * (1 - mates).mean(),
+            "mates": mates.mean(),
+            "right": (scores.argmax(1) == people).float().mean(),
+        }
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """People (B,), the view whose LQ photo is seen (B,), and the clues in the encoder's order."""
         g = generator
         people = torch.randperm(self.people, generator=g)[: self.batch]
         rows = people.numpy()
-        n, views = len(people), self.world.info.views
-        view = torch.randint(0, views, (n,), generator=g)
+        n = len(people)
+        view = torch.randint(0, self.world.info.views, (n,), generator=g)
         lq = simulate_lq(
             floats(self.world.views_small[rows, view.numpy()]),
             torch.from_numpy(self.world.view_points[rows, view.numpy()]),
@@ -110,50 +117,15 @@ class EvidenceStage(Stage):
         present = torch.rand(n, 3, generator=g) >= self.dropout
         none = ~present.any(1)
         present[none, torch.randint(0, 3, (int(none.sum()),), generator=g)] = True
-
-        others = torch.ones(n, views + 1, 1)
-        others[torch.arange(n), view] = 0.0
-        target = F.normalize((self._templates[people] * others).sum(1)).to(self.device)
-        query = self.encoder(*(x.to(self.device) for x in (lq, sketch, words, present)))
-        people = people.to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            scores = query @ self._bank.T
-            mates = (query * target).sum(1)
-            scores = scores.scatter(1, people[:, None], mates[:, None])
-            contrast = F.cross_entropy(self.scale * scores, people)
-        return {
-            "loss": contrast + self.cosine * (1 - mates).mean(),
-            "mates": mates.mean(),
-            "right": (scores.argmax(1) == people).float().mean(),
-        }
+        return people, view, (lq, sketch, words, present)
 
     def validate(self) -> dict[str, float]:
         """Unseen people, a middle witness: rank-1 and rank-10 by the clues that are there."""
-        if self.validation is None:
-            return {}
-        clues = self._test_clues(self.validation)
         figures: dict[str, float] = {}
-        for name, flags in CLUES.items():
-            present = torch.tensor([flags], dtype=torch.bool).expand(len(clues[0]), -1)
-            found = []
-            for i in range(0, len(present), 100):
-                batch = (x[i : i + 100].to(self.device) for x in (*clues, present))
-                found.append(self.encoder(*batch).cpu())
-            result = identification(torch.cat(found), self._test_gallery)
-            figures |= {f"{name}/{k}": result[k] for k in ("rank1", "rank10")}
+        for kinds in CLUES if self.validation is not None else ():
+            result = identification(queries(self.encoder, self._test_clues, kinds), self._test_gallery)
+            figures |= {f"{'+'.join(kinds)}/{k}": result[k] for k in ("rank1", "rank10")}
         return figures
-
-    def _test_clues(self, world: World) -> tuple[Tensor, Tensor, Tensor]:
-        n = len(self._test_gallery)
-        plain = torch.Generator().manual_seed(3)
-        points = torch.from_numpy(np.array(world.view_points[:n, 1]))
-        matrix = augment.alignment_jitter(
-            points, 64, plain, aligned=1, landmark=1.5, shift=0, rotate=0, scale=0
-        )
-        seen = augment.place(floats(world.views_small[:n, 1]), matrix)
-        middle = np.abs(world.sketch_errors[:n] - 0.5).argmin(1)
-        sketch = resize_sketch(floats(world.sketches[np.arange(n), middle])[:, None])
-        return resize_lq(_down(seen, 8)), sketch, self._test_words.float()
 
     def _mixed_words(self, people: Tensor, generator: torch.Generator) -> Tensor:
         n = len(people)
@@ -206,6 +178,34 @@ def word_bank(
     return torch.stack(slots).unflatten(0, (len(values), texts))
 
 
+def witness_clues(
+    world: World, text_encoder: TextEncoder, *, view: int = 1, side: int = 8
+) -> tuple[Tensor, ...]:
+    """LQ photos (N, 3, 32, 32) of one view, sketches (N, 1, 64, 64) and words (N, SLOTS, WIDTH) of a middle
+    witness.
+    """
+    n = world.people
+    plain = torch.Generator().manual_seed(3)
+    points = torch.from_numpy(np.array(world.view_points[:n, view]))
+    matrix = augment.alignment_jitter(points, 64, plain, aligned=1, landmark=1.5, shift=0, rotate=0, scale=0)
+    seen = augment.place(floats(world.views_small[:n, view]), matrix)
+    middle = np.abs(world.sketch_errors[:n] - 0.5).argmin(1)
+    sketch = resize_sketch(floats(world.sketches[np.arange(n), middle])[:, None])
+    words = word_bank(text_encoder, np.array(world.attributes[:n]), 1, seed=5, omit=0.3, wrong=0.1)[
+        :, 0
+    ].float()
+    return resize_lq(shrink_to(seen, side)), sketch, words
+
+
+@torch.no_grad()
+def queries(encoder: EvidenceEncoder, clues: tuple[Tensor, ...], kinds: tuple[str, ...]) -> Tensor:
+    """(N, D) query embeddings on the CPU from the clues of `witness_clues`, using only these kinds."""
+    device = encoder.word_null.device
+    present = torch.tensor([[kind in kinds for kind in KINDS]]).expand(len(clues[0]), -1)
+    parts = zip(*(x.split(100) for x in (*clues, present)), strict=True)
+    return torch.cat([encoder(*(x.to(device) for x in batch)).cpu() for batch in parts])
+
+
 def simulate_lq(pictures: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
     """Portraits (B, 3, 64, 64) and points (B, 5, 2) at 128 px to LQ photos as the encoder reads them, (B, 3,
     32, 32).
@@ -226,7 +226,9 @@ def simulate_lq(pictures: Tensor, points: Tensor, generator: torch.Generator) ->
         last = place == len(LQ_SHARES) - 1
         stop = len(x) if last else min(len(x), start + round(share * len(x)))
         if stop > start:
-            small = augment.sometimes(_down(x[start:stop], side), 0.5, g, lambda y: augment.noise(y, g, 0.04))
+            small = augment.sometimes(
+                shrink_to(x[start:stop], side), 0.5, g, lambda y: augment.noise(y, g, 0.04)
+            )
             out.append(resize_lq(torch.round(small * 255) / 255))
         start = stop
     return torch.cat(out)
@@ -253,7 +255,8 @@ def augment_sketch(sketch: Tensor, generator: torch.Generator) -> Tensor:
     return augment.sometimes(x, 0.3, g, lambda y: augment.noise(y, g, 0.04))
 
 
-def _down(pictures: Tensor, side: int) -> Tensor:
+def shrink_to(pictures: Tensor, side: int) -> Tensor:
+    """Portraits (B, 3, H, W) as a camera of side x side pixels sees them."""
     return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(
         0, 1
     )

@@ -176,6 +176,8 @@ def run_stage(
         figures = _validate(stage, average)
     if step != validated:
         curve.add(step, elapsed(), {f"validation/{k}": v for k, v in figures.items()})
+        if progress is not None:
+            progress(step, 1.0, figures)
     checkpoint()
     curve.draw(stage.name)
     if average is not None:
