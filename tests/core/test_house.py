@@ -229,5 +229,6 @@ spec.loader.exec_module(pack)
 assert pack.comfy_entrypoint
 print(*{"torch", "numpy", "PIL", "rich", "diffusers", "faiss"}.intersection(sys.modules))
 """
-print(*sorted({"torch", "numpy", "PIL", "rich", "diffusers", "faiss"} & set(sys.modules)))
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
