@@ -47,10 +47,10 @@ class Calibration:
             raise InputError(
                 "cannot calibrate a score that is not a number: check the embeddings it was made from"
             )
+        if self.beyond(score):
+            return self.floor
         logs = torch.log(self.rates).numpy()
-        return float(
-            np.exp(np.interp(score, self.scores.numpy(), logs, left=0.0, right=math.log(self.floor)))
-        )
+        return float(np.exp(np.interp(score, self.scores.numpy(), logs, left=0.0)))
 
     def beyond(self, score: float) -> bool:
         """True if no impostor behind the table scored as high: the rate given is a bound, not an estimate."""

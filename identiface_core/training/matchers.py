@@ -128,7 +128,7 @@ class MatcherStage(Stage):
         x = augment.sometimes(x, plan.blur, g, lambda y: augment.blur(y, g))
         x = augment.sometimes(x, plan.coarse, g, lambda y: augment.coarse(y, g))
         x = augment.sometimes(x, plan.compress, g, lambda y: augment.compress(y, g))
-        x = augment.sometimes(x, 0.3, g, lambda y: augment.noise(y, g))
+        x = augment.sometimes(x, 0.2, g, lambda y: augment.noise(y, g, 0.04))
         return augment.sometimes(x, plan.erase, g, lambda y: augment.erase(y, g))
 
     def validate(self) -> dict[str, float]:

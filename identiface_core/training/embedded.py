@@ -1,0 +1,236 @@
+"""The embedded model's training: its stages by name, one at a time or all in order, and the export of what
+ships.
+
+Everything of a training lies in one folder: `worlds/<split>` (drawn people), `runs/<stage>` (checkpoint,
+curve, and the finished networks as safetensors), `calibrations.safetensors`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, write_hashes
+from identiface_core.errors import InputError, WeightsError
+from identiface_core.training.data import World, draw_world
+from identiface_core.training.loop import Outcome, Stage, load_trained, run_stage
+from identiface_core.weights.files import load_module, save_module, write_atomic
+
+PEOPLE = 6000
+"""People of the training world unless another number is asked for."""
+
+OTHER_PEOPLE: dict[str, int] = {"validation": 500, "look-alikes": 200, "calibration": 1000}
+"""People of the worlds that are only measured on."""
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A training folder and how it is used."""
+
+    folder: Path
+    device: str = "cpu"
+    people: int = PEOPLE
+    say: Say = field(default=lambda line: print(line, file=sys.stderr, flush=True))
+
+    def world(self, split: str = "train") -> World:
+        """A world of this folder; the small ones are drawn when first asked for, the training world by stage
+        "world".
+        """
+        folder = self.folder / "worlds" / split
+        if split in OTHER_PEOPLE:
+            return draw_world(folder, OTHER_PEOPLE[split], split, progress=self._drawn(split))
+        return World(folder)
+
+    def run(self, stage: str) -> Path:
+        """Folder of one stage's run."""
+        return self.folder / "runs" / stage
+
+    def network(self, stage: str, key: str, cls: type[NetworkT]) -> NetworkT:
+        """A network that an earlier stage finished; `WeightsError` says which stage is missing."""
+        path = self.run(stage) / f"{key}.safetensors"
+        if not path.exists():
+            raise WeightsError(
+                f"{path} is missing: first run `identiface train embedded --stage {stage}` "
+                f"with --folder {self.folder}"
+            )
+        return load_module(path, cls)
+
+    def draw(self) -> None:
+        """Draw the training world (and finish one that was stopped), then the worlds that are measured on."""
+        for split in OTHER_PEOPLE:
+            self.world(split)
+        draw_world(self.folder / "worlds" / "train", self.people, "train", progress=self._drawn("train"))
+
+    def _drawn(self, split: str) -> Callable[[int, int], None]:
+        return lambda done, people: self.say(f"world {split}: {done} of {people} people drawn")
+
+
+def _text(shop: Workshop) -> Stage:
+    from identiface_core.training.text import TextStage
+
+    return TextStage()
+
+
+def _autoencoder(shop: Workshop) -> Stage:
+    from identiface_core.training.autoencoder import AutoencoderStage
+
+    return AutoencoderStage(shop.world(), shop.world("validation"))
+
+
+def _matcher(which: str) -> Callable[[Workshop], Stage]:
+    def build(shop: Workshop) -> Stage:
+        from identiface_core.training.matchers import MatcherStage
+
+        return MatcherStage(shop.world(), which, shop.world("validation"), shop.world("look-alikes"))
+
+    return build
+
+
+def _evidence(shop: Workshop) -> Stage:
+    from identiface_core.evidence.words import TextEncoder
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.evidence import EvidenceStage
+
+    matcher = shop.network("matcher-a", "net", FaceNet)
+    words = shop.network("text", "text", TextEncoder)
+    return EvidenceStage(shop.world(), matcher, words, shop.world("validation"), device=shop.device)
+
+
+def _segmenter(shop: Workshop) -> Stage:
+    from identiface_core.training.faces import segmenter_stage
+
+    return segmenter_stage(shop.world(), shop.world("validation"))
+
+
+def _finder(shop: Workshop) -> Stage:
+    from identiface_core.training.faces import finder_stage
+
+    return finder_stage(shop.world(), shop.world("validation"))
+
+
+STAGES: dict[str, Callable[[Workshop], Stage]] = {
+    "text": _text,
+    "autoencoder": _autoencoder,
+    "matcher-a": _matcher("a"),
+    "matcher-b": _matcher("b"),
+    "evidence": _evidence,
+    "segmenter": _segmenter,
+    "finder": _finder,
+}
+"""How each stage is set up, in an order in which all of them can run."""
+
+EXPORTS: dict[str, tuple[str, str]] = {
+    "text encoder": ("text", "text"),
+    "autoencoder": ("autoencoder", "autoencoder"),
+    "matcher A": ("matcher-a", "net"),
+    "matcher B": ("matcher-b", "net"),
+    "evidence encoder": ("evidence", "encoder"),
+    "segmenter": ("segmenter", "segmenter"),
+    "finder": ("finder", "finder"),
+}
+"""Role of a shipped file (`embedded.FILES`) -> stage and key of the network in that stage's `modules`."""
+
+
+def train_embedded(
+    stage: str,
+    folder: Path,
+    minutes: float | None = None,
+    device: str = "cpu",
+    people: int = PEOPLE,
+    say: Say | None = None,
+) -> None:
+    """Run one stage ("world", a key of `STAGES`, "calibration", "export") or "all", going on with what is
+    there.
+
+    minutes: end each trained stage after so many minutes of its whole run. Raises `InputError` for an unknown
+    stage, `WeightsError` when an earlier stage is missing.
+    """
+    known = ("world", *STAGES, "calibration", "export")
+    if stage not in (*known, "all"):
+        raise InputError(f"there is no stage '{stage}': choose one of {', '.join(known)}, or all")
+    shop = Workshop(folder, device, people) if say is None else Workshop(folder, device, people, say)
+    for name in known if stage == "all" else (stage,):
+        if name == "world":
+            shop.draw()
+        elif name == "calibration":
+            calibrate(shop)
+        elif name == "export":
+            export(folder)
+        else:
+            _train(shop, name, minutes)
+
+
+def _train(shop: Workshop, name: str, minutes: float | None) -> Outcome:
+    stage = STAGES[name](shop)
+
+    def progress(step: int, done: float, values: dict[str, float]) -> None:
+        shop.say(f"{name} {done:4.0%} step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    outcome = run_stage(stage, shop.run(name), device=shop.device, minutes=minutes, progress=progress)
+    write_networks(stage.modules, shop.run(name), outcome)
+    return outcome
+
+
+def write_networks(modules: nn.ModuleDict, run: Path, outcome: Outcome) -> None:
+    """Store every network of a stage that has a `kind` beside its checkpoint: `<key>.safetensors` in full
+    precision for the stages that build on it, `half/<key>.safetensors` as it ships."""
+    extra = {"step": outcome.step, "minutes": round(outcome.minutes, 2), "validation": outcome.validation}
+    for key, module in modules.items():
+        if hasattr(module, "kind"):
+            save_module(run / f"{key}.safetensors", module, half=False, extra=extra)
+            save_module(run / "half" / f"{key}.safetensors", module, half=True, extra=extra)
+
+
+def snapshot(shop: Workshop, name: str) -> None:
+    """Write the networks of a run that is not finished from its last checkpoint, so that later stages can be
+    tried.
+    """
+    stage = STAGES[name](shop)
+    step = load_trained(stage.modules, shop.run(name))
+    write_networks(stage.modules, shop.run(name), Outcome(step, 0.0, {}))
+
+
+def calibrate(shop: Workshop, generated: dict[str, Tensor] | None = None) -> None:
+    """Fit and store the calibrations from people of the calibration world; `generated` adds impostor scores
+    by name.
+    """
+    from identiface_core.evidence.encoder import EvidenceEncoder
+    from identiface_core.evidence.words import TextEncoder
+    from identiface_core.matchers.calibration import save_calibrations
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.calibration import fit_calibrations
+
+    tables = fit_calibrations(
+        shop.world("calibration"),
+        shop.network("matcher-a", "net", FaceNet),
+        shop.network("matcher-b", "net", FaceNet),
+        shop.network("evidence", "encoder", EvidenceEncoder),
+        shop.network("text", "text", TextEncoder),
+        generated,
+    )
+    save_calibrations(shop.folder / CALIBRATIONS, tables)
+    shop.say(f"calibrations: {', '.join(tables)}")
+
+
+def export(folder: Path, into: Path = FOLDER) -> dict[str, str]:
+    """Copy what is trained, as float16, into `into` (default: the package's `embedded` folder); returns
+    sha256 by file.
+
+    Stages that have not been run are left out: what is shipped for them stays as it is. Pins all files in
+    `hashes.json`.
+    """
+    for role, (stage, key) in EXPORTS.items():
+        path = folder / "runs" / stage / "half" / f"{key}.safetensors"
+        if path.exists():
+            write_atomic(into / FILES[role], path.read_bytes())
+    if (folder / CALIBRATIONS).exists():
+        write_atomic(into / CALIBRATIONS, (folder / CALIBRATIONS).read_bytes())
+    return write_hashes(into)
