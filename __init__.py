@@ -1,4 +1,4 @@
-"""The door of the ComfyUI pack: face composites from a blurred photo, a sketch and words, and the people like them."""
+"""The door of the ComfyUI pack: faces from a blurred photo, a sketch and words, and the people like them."""
 
 from __future__ import annotations
 

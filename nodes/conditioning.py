@@ -9,24 +9,47 @@ from comfy_api.latest import io
 from . import sockets
 
 CATEGORY = "IdentiFace/conditioning"
-PARTS = ("everything", "overview", "eyes", "brows", "mouth", "nose", "ears", "hair", "glasses", "beard", "skin")
+PARTS = (
+    "everything",
+    "overview",
+    "eyes",
+    "brows",
+    "mouth",
+    "nose",
+    "ears",
+    "hair",
+    "glasses",
+    "beard",
+    "skin",
+)
 
 
 class EncodeDescription(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceEncodeDescription", display_name="Encode Description", category=CATEGORY,
-            description="A description as CONDITIONING for any sampler: all of it, or the opening and one part.",
+            node_id="IdentiFaceEncodeDescription",
+            display_name="Encode Description",
+            category=CATEGORY,
+            description="A description as CONDITIONING for any sampler: all of it, or the opening and one "
+            "part.",
             inputs=[
-                io.Clip.Input("clip", tooltip="Of Load Embedded Model; another model's CLIP works with that model."),
+                io.Clip.Input(
+                    "clip", tooltip="Of Load Embedded Model; another model's CLIP works with that model."
+                ),
                 sockets.Description.Input("description", tooltip="From Description."),
                 io.Combo.Input(
-                    "part", options=list(PARTS), default=PARTS[0],
-                    tooltip="everything: all words at once, for a whole face. A part: the opening and that part's words, for a round.",
+                    "part",
+                    options=list(PARTS),
+                    default=PARTS[0],
+                    tooltip="everything: all words at once, for a whole face. A part: the opening and that "
+                    "part's words, for a round.",
                 ),
             ],
-            outputs=[io.Conditioning.Output("conditioning"), io.String.Output("prompt", tooltip="The text that was encoded.")],
+            outputs=[
+                io.Conditioning.Output("conditioning"),
+                io.String.Output("prompt", tooltip="The text that was encoded."),
+            ],
         )
 
     @classmethod
@@ -40,28 +63,51 @@ class ApplyControl(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceApplyControl", display_name="Apply Control", category=CATEGORY,
-            description="Lets photo and sketch steer the model: their latents, fused by frequency, enter through the control branch.",
+            node_id="IdentiFaceApplyControl",
+            display_name="Apply Control",
+            category=CATEGORY,
+            description="Lets photo and sketch steer the model: their latents, fused by frequency, enter "
+            "through the control branch.",
             inputs=[
-                io.Model.Input("model", tooltip="The embedded MODEL; it stays as it is, a patched copy is returned."),
+                io.Model.Input(
+                    "model", tooltip="The embedded MODEL; it stays as it is, a patched copy is returned."
+                ),
                 sockets.Control.Input("control", tooltip="Of Load Embedded Model."),
-                sockets.Evidence.Input("evidence", tooltip="Photo, sketch or both. Words do not matter here."),
+                sockets.Evidence.Input(
+                    "evidence", tooltip="Photo, sketch or both. Words do not matter here."
+                ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.05,
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
                     tooltip="How much the evidence steers. 0 is exactly the model without control.",
                 ),
                 io.Float.Input(
-                    "start", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which the control sets in.",
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling at which the control sets in.",
                 ),
                 io.Float.Input(
-                    "end", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which the control ends.",
+                    "end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling at which the control ends.",
                 ),
             ],
             outputs=[io.Model.Output("steered", display_name="model")],
         )
 
     @classmethod
-    def execute(cls, model: Any, control: Any, evidence: Any, strength: float, start: float, end: float) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, control: Any, evidence: Any, strength: float, start: float, end: float
+    ) -> io.NodeOutput:
         return io.NodeOutput(control.apply(model, evidence, strength=strength, start=start, end=end))
 
 

@@ -12,12 +12,14 @@ NAME = "identiface_core"
 def register_core() -> None:
     """Make `import identiface_core` find the pack's own copy.
 
-    The pack's folder itself must stay off sys.path: ComfyUI has top-level modules called `nodes` and `tests` too.
+    The pack's folder itself must stay off sys.path: ComfyUI has top-level modules of the same names.
     """
     home = Path(__file__).resolve().parents[1] / NAME
     if NAME in sys.modules or not home.is_dir():
         return
-    spec = importlib.util.spec_from_file_location(NAME, home / "__init__.py", submodule_search_locations=[str(home)])
+    spec = importlib.util.spec_from_file_location(
+        NAME, home / "__init__.py", submodule_search_locations=[str(home)]
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module

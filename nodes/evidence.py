@@ -17,21 +17,45 @@ class LQPhoto(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceLQPhoto", display_name="LQ Photo", category=CATEGORY, is_output_node=True,
-            description="A small or blurred photo of the face, cut to the face; says how much of a person is left in it.",
+            node_id="IdentiFaceLQPhoto",
+            display_name="LQ Photo",
+            category=CATEGORY,
+            is_output_node=True,
+            description="A small or blurred photo of the face, cut to the face; says how much of a person "
+            "is left in it.",
             inputs=[
-                io.Image.Input("image", tooltip="One photo, any size. A tiny crop of the face itself is fine."),
-                io.Combo.Input(
-                    "face", options=list(FACES), default=FACES[0],
-                    tooltip="Which face is meant. 'automatic': up to 64 px the picture is the face; in a larger one there must be "
-                    "just one face. 'whole picture': the picture is the face, whatever its size.",
+                io.Image.Input(
+                    "image", tooltip="One photo, any size. A tiny crop of the face itself is fine."
                 ),
-                io.Int.Input("number", default=0, min=0, max=99, tooltip="With 'by number': 0 is the surest face found."),
-                io.String.Input("box", default="", tooltip="With 'by box': the face as x0, y0, x1, y1 in pixels of the photo."),
-                sockets.Finder.Input("finder", optional=True, tooltip="Of Load Embedded Model; needed to find a face in a larger photo."),
+                io.Combo.Input(
+                    "face",
+                    options=list(FACES),
+                    default=FACES[0],
+                    tooltip="Which face is meant. 'automatic': up to 64 px the picture is the face; in a "
+                    "larger one there must be just one face. 'whole picture': the picture is the "
+                    "face, whatever its size.",
+                ),
+                io.Int.Input(
+                    "number",
+                    default=0,
+                    min=0,
+                    max=99,
+                    tooltip="With 'by number': 0 is the surest face found.",
+                ),
+                io.String.Input(
+                    "box",
+                    default="",
+                    tooltip="With 'by box': the face as x0, y0, x1, y1 in pixels of the photo.",
+                ),
+                sockets.Finder.Input(
+                    "finder",
+                    optional=True,
+                    tooltip="Of Load Embedded Model; needed to find a face in a larger photo.",
+                ),
             ],
             outputs=[
-                sockets.Evidence.Output("evidence"), io.Image.Output("crop"),
+                sockets.Evidence.Output("evidence"),
+                io.Image.Output("crop"),
                 io.Float.Output("recognisability", tooltip="0 (nobody could tell) to 1 (a clear portrait)."),
             ],
         )
@@ -45,7 +69,9 @@ class LQPhoto(io.ComfyNode):
         choice: Any = {"automatic": None, "whole picture": "whole", "by number": number}.get(face, face)
         photo = prepare_lq(one(image, "LQ Photo"), read_box(box) if face == "by box" else choice, finder)
         crop = to_host(photo.crop)
-        note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide. {photo.warning or ''}".strip()
+        note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide"
+        if photo.warning:
+            note = f"{note}. {photo.warning}"
         shown = {**ui.PreviewImage(crop, cls=cls).as_dict(), "text": [note]}
         return io.NodeOutput(Evidence(lq=photo.crop), crop, photo.recognisability, ui=shown)
 
@@ -57,7 +83,9 @@ def read_box(text: str) -> tuple[float, float, float, float]:
     try:
         x0, y0, x1, y1 = (float(piece) for piece in text.replace(",", " ").split())
     except ValueError:
-        raise InputError(f"a box is four numbers 'x0, y0, x1, y1' in pixels of the photo, this is {text!r}") from None
+        raise InputError(
+            f"a box is four numbers 'x0, y0, x1, y1' in pixels of the photo, this is {text!r}"
+        ) from None
     return x0, y0, x1, y1
 
 
@@ -65,19 +93,38 @@ class SimulateCamera(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceSimulateCamera", display_name="Simulate LQ Camera", category=CATEGORY,
-            description="Degrades a good picture to what a poor camera would have kept of it: for trials, not for evidence.",
+            node_id="IdentiFaceSimulateCamera",
+            display_name="Simulate LQ Camera",
+            category=CATEGORY,
+            description="Degrades a good picture to what a poor camera would have kept of it: for trials, "
+            "not for evidence.",
             inputs=[
                 io.Image.Input("image", tooltip="Good pictures; every one is degraded with its own seed."),
                 io.Combo.Input(
-                    "model", options=["simple", "camera"], default="simple",
-                    tooltip="simple: area-averaged down, as published. camera: blur, noise, compression and shake as well.",
+                    "model",
+                    options=["simple", "camera"],
+                    default="simple",
+                    tooltip="simple: area-averaged down, as published. camera: blur, noise, compression "
+                    "and shake as well.",
                 ),
-                io.Int.Input("side", default=8, min=8, max=128, tooltip="Width and height in pixels that are left."),
+                io.Int.Input(
+                    "side", default=8, min=8, max=128, tooltip="Width and height in pixels that are left."
+                ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=4.0, step=0.05, tooltip="Camera model: how poor it is; 1 as published.",
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="Camera model: how poor it is; 1 as published.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, tooltip="Camera model: the draw of noise and shake."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    tooltip="Camera model: the draw of noise and shake.",
+                ),
             ],
             outputs=[io.Image.Output("lq")],
         )
@@ -102,13 +149,21 @@ class Sketch(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceSketch", display_name="Sketch", category=CATEGORY, is_output_node=True,
+            node_id="IdentiFaceSketch",
+            display_name="Sketch",
+            category=CATEGORY,
+            is_output_node=True,
             description="A drawing of the face, cleaned to dark lines on white; or the lines of a photo.",
             inputs=[
-                io.Image.Input("image", tooltip="One drawing (or photo) of the face, frontal, filling the picture."),
+                io.Image.Input(
+                    "image", tooltip="One drawing (or photo) of the face, frontal, filling the picture."
+                ),
                 io.Combo.Input(
-                    "kind", options=["drawing", "photo"], default="drawing",
-                    tooltip="drawing: lines are cleaned. photo: lines are extracted, as if someone had drawn it.",
+                    "kind",
+                    options=["drawing", "photo"],
+                    default="drawing",
+                    tooltip="drawing: lines are cleaned. photo: lines are extracted, as if someone had "
+                    "drawn it.",
                 ),
             ],
             outputs=[sockets.Evidence.Output("evidence"), io.Image.Output("lines")],
@@ -130,21 +185,30 @@ class Describe(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceDescription", display_name="Description", category=CATEGORY,
+            node_id="IdentiFaceDescription",
+            display_name="Description",
+            category=CATEGORY,
             description="The witness's words: about the whole face, and about each part.",
             inputs=[
                 io.String.Input(
-                    "overview", multiline=True, default="",
-                    tooltip="The whole face: \"A young woman with pale skin.\" The published form with brackets is read too: "
-                    "\"A young woman. ['hair'] Long black hair.\"",
+                    "overview",
+                    multiline=True,
+                    default="",
+                    tooltip="The whole face: 'A young woman with pale skin.' The published bracket form "
+                    "is read too: A young woman. ['hair'] Long black hair.",
                 ),
                 io.String.Input(
-                    "parts", multiline=True, default="",
-                    tooltip="One part a line: \"eyes: narrow brown eyes\". Parts: eyes, brows, mouth, nose, ears, hair, glasses, "
-                    "beard, skin.",
+                    "parts",
+                    multiline=True,
+                    default="",
+                    tooltip="One part a line, as in 'eyes: narrow brown eyes'. Parts: eyes, brows, mouth, "
+                    "nose, ears, hair, glasses, beard, skin.",
                 ),
             ],
-            outputs=[sockets.Description.Output("description"), io.String.Output("text", tooltip="The published form.")],
+            outputs=[
+                sockets.Description.Output("description"),
+                io.String.Output("text", tooltip="The published form."),
+            ],
         )
 
     @classmethod
@@ -159,14 +223,16 @@ class Describe(io.ComfyNode):
 
 
 def read_parts(text: str) -> list[tuple[str, str]]:
-    """(part, words) of lines "part: words"; empty lines are passed over, InputError for a line without a colon."""
+    """(part, words) of lines "part: words"; InputError for one without a colon, empty ones are left out."""
     from identiface_core.errors import InputError
 
     found = []
     for line in filter(str.strip, text.splitlines()):
         part, colon, words = line.partition(":")
         if not colon:
-            raise InputError(f"Description: write each part as \"eyes: narrow brown eyes\", this line names none: {line!r}")
+            raise InputError(
+                f'Description: write each part as "eyes: narrow brown eyes", this line names none: {line!r}'
+            )
         found.append((part.strip(), words.strip()))
     return found
 
@@ -175,7 +241,9 @@ class JoinEvidence(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceEvidence", display_name="Evidence", category=CATEGORY,
+            node_id="IdentiFaceEvidence",
+            display_name="Evidence",
+            category=CATEGORY,
             description="Joins what there is: photo, sketch, words. One of them is enough.",
             inputs=[
                 sockets.Evidence.Input("lq_photo", optional=True, tooltip="From LQ Photo."),

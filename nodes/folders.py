@@ -34,13 +34,15 @@ def open_gallery(name: str) -> Gallery:
     from identiface_core.gallery import Gallery
 
     if name == EMBEDDED:
-        from identiface_core.embedded import demo_gallery
+        from identiface_core.embedded import load_demo_gallery
 
-        return demo_gallery()
+        return load_demo_gallery()
     path = folder_paths.get_full_path(GALLERIES, name)
     if path is None:
         looked = ", ".join(folder_paths.get_folder_paths(GALLERIES))
-        raise GalleryError(f"there is no gallery {name!r} in {looked}: enrol one with the Enrol Faces node, or put the file there")
+        raise GalleryError(
+            f"there is no gallery {name!r} in {looked}: make one with Enrol Faces, or put the file there"
+        )
     return Gallery.load(path)
 
 
@@ -54,7 +56,12 @@ def plain(name: str) -> str:
     from identiface_core.errors import InputError
 
     name = name.strip().removesuffix(SUFFIX)
-    if not name or Path(name).name != name or any(mark in name for mark in '\\/:*?"<>|') or name.startswith("."):
+    if (
+        not name
+        or Path(name).name != name
+        or any(mark in name for mark in '\\/:*?"<>|')
+        or name.startswith(".")
+    ):
         raise InputError(f"{name!r} cannot name a file: use letters, digits, spaces, '-' and '_'")
     return name
 

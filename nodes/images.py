@@ -29,5 +29,7 @@ def one(image: Tensor, what: str) -> Tensor:
     if image.shape[0] != 1:
         from identiface_core.errors import InputError
 
-        raise InputError(f"{what}: one picture is wanted, this batch has {image.shape[0]}; pick one with 'Get Image from Batch'")
+        raise InputError(
+            f"{what}: one picture is wanted, this batch has {image.shape[0]}; pick one with ImageFromBatch"
+        )
     return to_core(image)[0]

@@ -14,9 +14,12 @@ class LoadEmbeddedModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="IdentiFaceLoadEmbeddedModel", display_name="Load Embedded Model", category="IdentiFace/model",
-            description="The small model that comes with the pack: nothing to download, runs on a CPU, knows drawn people only. "
-            "MODEL, CLIP and VAE work with the stock nodes; faces are 128 x 128.",
+            node_id="IdentiFaceLoadEmbeddedModel",
+            display_name="Load Embedded Model",
+            category="IdentiFace/model",
+            description="The small model that comes with the pack: nothing to download, runs on a CPU, "
+            "knows drawn people only. MODEL, CLIP and VAE work with the stock nodes; faces are "
+            "128 x 128.",
             inputs=[],
             outputs=[
                 io.Model.Output("model", tooltip="For KSampler and any other sampler."),
@@ -24,10 +27,15 @@ class LoadEmbeddedModel(io.ComfyNode):
                 io.Vae.Output("vae", tooltip="128 x 128 pixels to 16 x 16 latents and back."),
                 sockets.Control.Output("control", tooltip="Lets photo and sketch steer: for Apply Control."),
                 sockets.Matcher.Output("matcher", tooltip="Guides and searches."),
-                sockets.Matcher.Output("judge", tooltip="Trained apart from the matcher, and never used to guide."),
+                sockets.Matcher.Output(
+                    "judge", tooltip="Trained apart from the matcher, and never used to guide."
+                ),
                 sockets.Parts.Output("parts", tooltip="Finds eyes, nose, hair...: for Part Mask."),
                 sockets.Finder.Output("finder", tooltip="Finds faces in pictures."),
-                sockets.Toolkit.Output("toolkit", tooltip="All of it: for Start Case, Embed Evidence, Enrol Faces, Search Gallery."),
+                sockets.Toolkit.Output(
+                    "toolkit",
+                    tooltip="All of it: for Start Case, Embed Evidence, Enrol Faces, Search Gallery.",
+                ),
             ],
         )
 
@@ -37,7 +45,7 @@ class LoadEmbeddedModel(io.ComfyNode):
 
 
 def host_model() -> tuple[Any, ...]:
-    """The embedded model in the order of the node's outputs; WeightsError when its files are not there or not whole."""
+    """The embedded model in the order of the node's outputs; WeightsError for files missing or damaged."""
     import copy
 
     from identiface_core.embedded import load_embedded
@@ -53,7 +61,17 @@ def host_model() -> tuple[Any, ...]:
     vae = native_vae(drawing.autoencoder)
     control = HostControl(drawing, vae)
     toolkit = replace(loaded, generator=HostGenerator(model, clip, vae, control))
-    return model, clip, vae, control, loaded.matcher_a, loaded.matcher_b, loaded.segmenter, loaded.finder, toolkit
+    return (
+        model,
+        clip,
+        vae,
+        control,
+        loaded.matcher_a,
+        loaded.matcher_b,
+        loaded.segmenter,
+        loaded.finder,
+        toolkit,
+    )
 
 
 NODES = [LoadEmbeddedModel]

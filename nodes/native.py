@@ -22,8 +22,8 @@ CONTROL_KEY = "identiface_control"
 class HostTransformer(nn.Module):
     """Calls our transformer the way ComfyUI calls a diffusion model.
 
-    `transformer_options[CONTROL_KEY]` is a function that gives the `Control`: the host deep-copies what lies in options whenever a
-    MODEL is cloned, functions excepted, and a copied control branch would leave the memory manager's care.
+    `transformer_options[CONTROL_KEY]` is a function that gives the `Control`: the host deep-copies what lies
+    in options whenever a MODEL is cloned, except functions, and nobody would move a copied branch.
     """
 
     dtype = torch.float32
@@ -33,8 +33,13 @@ class HostTransformer(nn.Module):
         self.network = network
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, control: Any = None,
-        transformer_options: dict[str, Any] | None = None, **_: Any,
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **_: Any,
     ) -> Tensor:
         from identiface_core.diffusion.transformer import forward_controlled
 
@@ -69,7 +74,7 @@ class FaceModel(comfy.supported_models_base.BASE):
 
 
 def native_model(network: Any, latents: FaceLatents) -> comfy.model_patcher.ModelPatcher:
-    """MODEL around a PixArt transformer that predicts v; sampled with SD's scaled-linear betas, the host's default."""
+    """MODEL around a PixArt transformer that predicts v; its noise levels are the host's default."""
     config = FaceModel({"disable_unet_model_creation": True})
     config.latent_format = latents
     config.set_inference_dtype(torch.float32, None)
@@ -79,14 +84,16 @@ def native_model(network: Any, latents: FaceLatents) -> comfy.model_patcher.Mode
 
 
 def patcher(module: nn.Module) -> comfy.model_patcher.ModelPatcher:
-    """`module` in the care of the memory manager: it goes to the device for a run, and away when room is needed."""
+    """`module` in the memory manager's care: on the device for a run, away when room is needed."""
     return comfy.model_patcher.ModelPatcher(
-        module, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device(),
+        module,
+        load_device=mm.get_torch_device(),
+        offload_device=mm.unet_offload_device(),
     )
 
 
 def preview_colours(autoencoder: Any) -> FaceLatents:
-    """The colours of flat latents: what the host's cheap previews need (it shows factor * latent + bias in [-1, 1])."""
+    """The colours of flat latents, for the host's cheap previews: factor * latent + bias in [-1, 1]."""
     cells = torch.cat((torch.zeros(1, 4), torch.eye(4)))[:, :, None, None]
     with torch.no_grad():
         colours = autoencoder.decode(cells).mean((2, 3)) * 2 - 1
@@ -94,7 +101,7 @@ def preview_colours(autoencoder: Any) -> FaceLatents:
 
 
 def native_vae(autoencoder: Any) -> comfy.sd.VAE:
-    """VAE around an autoencoder with encode and decode on [0, 1] images and latents an eighth of their size."""
+    """VAE around an autoencoder whose encode and decode take [0, 1] images and latents of an eighth."""
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
     vae.first_stage_model = autoencoder
     vae.latent_channels, vae.latent_dim, vae.output_channels = 4, 2, 3
@@ -104,7 +111,9 @@ def native_vae(autoencoder: Any) -> comfy.sd.VAE:
     vae.memory_used_encode = lambda shape, _dtype: shape[2] * shape[3] * 1200
     vae.memory_used_decode = lambda shape, _dtype: shape[2] * shape[3] * 64 * 1200
     vae.patcher = comfy.model_patcher.ModelPatcher(
-        autoencoder, load_device=vae.device, offload_device=mm.vae_offload_device(),
+        autoencoder,
+        load_device=vae.device,
+        offload_device=mm.vae_offload_device(),
     )
     return vae
 

@@ -1,5 +1,114 @@
+"""Stage: sampling. Where a part is, and one round that draws a part anew."""
+
 from __future__ import annotations
 
 from typing import Any
 
-NODES: list[Any] = []
+from comfy_api.latest import io, ui
+
+from . import sockets
+from .images import to_core, to_host
+
+CATEGORY = "IdentiFace/sampling"
+PARTS = ("overview", "eyes", "brows", "mouth", "nose", "ears", "hair", "glasses", "beard", "skin")
+
+
+class PartMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFacePartMask",
+            display_name="Part Mask",
+            category=CATEGORY,
+            description="Where a part of the face is: for Set Latent Noise Mask, or for any node that "
+            "takes a mask.",
+            inputs=[
+                sockets.Parts.Input("parts", tooltip="Of Load Embedded Model."),
+                io.Image.Input("image", tooltip="Portraits, such as generated faces; brought to 128 x 128."),
+                io.Combo.Input(
+                    "part", options=list(PARTS[1:]), default="hair", tooltip="The part that the mask covers."
+                ),
+                io.Combo.Input(
+                    "unseen",
+                    options=["template", "error"],
+                    default="template",
+                    tooltip="A part that cannot be seen (glasses, a beard, hair): where it would be, or an "
+                    "error.",
+                ),
+            ],
+            outputs=[io.Mask.Output("mask")],
+        )
+
+    @classmethod
+    def execute(cls, parts: Any, image: Any, part: str, unseen: str) -> io.NodeOutput:
+        import torch
+
+        from identiface_core.errors import InputError
+        from identiface_core.faces.segmenter import part_mask, part_template
+        from identiface_core.imaging import resize
+
+        sockets.one_of(part, PARTS[1:], "Part Mask: part")
+        with torch.no_grad():
+            masks = part_mask(parts(resize(to_core(image), 128, 128)), part)
+        blank = masks.amax((1, 2, 3)) < 0.5
+        if bool(blank.any()) and unseen != "template":
+            raise InputError(
+                f"Part Mask: no {part} seen in picture {int(blank.nonzero()[0])}; use unseen = template"
+            )
+        return io.NodeOutput(torch.where(blank[:, None, None, None], part_template(part), masks)[:, 0])
+
+
+class PartRound(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFacePartRound",
+            display_name="Part Round",
+            category=CATEGORY,
+            description="One round of a case: draws several faces that differ in one part, chooses by the "
+            "evidence, keeps the better, searches the gallery again.",
+            inputs=[
+                sockets.Case.Input("case", tooltip="From Start Case or the round before."),
+                io.Combo.Input(
+                    "part",
+                    options=["next", *PARTS],
+                    default="next",
+                    tooltip="next: as planned from the description (the whole face first). Or the part to "
+                    "draw now.",
+                ),
+                io.Int.Input(
+                    "pick",
+                    default=-1,
+                    min=-1,
+                    max=63,
+                    tooltip="-1: the evidence score chooses. Else the witness's choice: number of the "
+                    "face, 0 is the first.",
+                ),
+            ],
+            outputs=[
+                sockets.Case.Output("after", display_name="case"),
+                io.Image.Output("face", tooltip="The face that now stands."),
+                io.Latent.Output("latent", tooltip="Its latents."),
+                io.Image.Output("faces", tooltip="All faces of this round."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, case: Any, part: str, pick: int) -> io.NodeOutput:
+        sockets.one_of(part, ("next", *PARTS), "Part Round: part")
+        after, faces = case.drawn_round(None if part == "next" else part, None if pick < 0 else pick)
+        standing = to_host(after.faces()[-1])
+        shown = standing if faces is None else to_host(faces)
+        latent = {"samples": after.drawn[after.state.head].latents}
+        last = after.state.rounds[-1]
+        note = f"round {last.index} ({last.part}): {last.reason}"
+        return io.NodeOutput(
+            after,
+            standing,
+            latent,
+            shown,
+            ui={**ui.PreviewImage(shown, cls=cls).as_dict(), "text": [note]},
+        )
+
+
+NODES = [PartMask, PartRound]

@@ -23,7 +23,7 @@ Evidence = io.Custom("IDENTIFACE_EVIDENCE")
 Description = io.Custom("IDENTIFACE_DESCRIPTION")
 """`evidence.description.Description`."""
 Embedding = io.Custom("IDENTIFACE_EMBEDDING")
-"""`gallery.values.Embedding`: knows its matcher, and whether a generated picture is in it."""
+"""`identity.Query`: an embedding and what it was made from."""
 Gallery = io.Custom("IDENTIFACE_GALLERY")
 """`gallery.store.Gallery`."""
 Candidates = io.Custom("IDENTIFACE_CANDIDATES")

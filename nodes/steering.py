@@ -25,7 +25,7 @@ from .native import CONTROL_KEY, patcher
 
 
 class HostControl:
-    """The CONTROL socket: the control branch in the memory manager's care, and the VAE that encodes the evidence."""
+    """The CONTROL socket: control branch in the memory manager's care, and the VAE that encodes evidence."""
 
     def __init__(self, generator: FaceGenerator, vae: Any) -> None:
         self.generator = generator
@@ -35,7 +35,8 @@ class HostControl:
     def encode(self, evidence: Evidence) -> Control:
         """What photo and sketch of `evidence` ask for, at strength 1, everywhere."""
         sketch, lq = (
-            None if clue is None else self.vae.encode(to_host(resize(clue, SIDE, SIDE))) for clue in (evidence.sketch, evidence.lq)
+            None if clue is None else self.vae.encode(to_host(resize(clue, SIDE, SIDE)))
+            for clue in (evidence.sketch, evidence.lq)
         )
         mm.load_models_gpu([self.patcher])
         device = self.patcher.load_device
@@ -43,10 +44,17 @@ class HostControl:
         return self.generator.control_of(sketch, lq)
 
     def apply(
-        self, model: Any, evidence: Evidence, *, strength: float = 1.0, start: float = 0.0, end: float = 1.0,
-        known: Tensor | None = None, cells: Tensor | None = None,
+        self,
+        model: Any,
+        evidence: Evidence,
+        *,
+        strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        known: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> Any:
-        """A copy of MODEL that `evidence` steers; at strength 0 a plain copy. known, cells: as `generator.around` takes them."""
+        """A copy of MODEL that `evidence` steers; at strength 0 a plain copy. known, cells: see `around`."""
         patched = model.clone()
         if strength == 0:
             return patched
@@ -61,18 +69,33 @@ class HostControl:
 
 def _moved(control: Control, device: torch.device) -> Control:
     tensors = {field.name: getattr(control, field.name) for field in fields(control)}
-    return replace(control, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
+    return replace(
+        control, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+    )
 
 
 class HostGenerator:
-    """Samples faces as `FaceGenerator.sample` does, through the host: patches on MODEL, its samplers, previews and interruption."""
+    """Samples as `FaceGenerator` does, through the host: patches on MODEL, previews and interruption work."""
 
     def __init__(self, model: Any, clip: Any, vae: Any, control: HostControl) -> None:
         self.model, self.clip, self.vae, self.control = model, clip, vae, control
 
+    def with_model(self, model: Any) -> HostGenerator:
+        """The same with another MODEL."""
+        return HostGenerator(model, self.clip, self.vae, self.control)
+
     def sample(
-        self, prompts: Sequence[str], evidence: Evidence, seeds: Sequence[int], *, steps: int = 8, guidance_scale: float = 1.5,
-        strength: float = 1.0, known: Sample | Tensor | None = None, mask: Tensor | None = None, sampler: str = "dpmpp_2m",
+        self,
+        prompts: Sequence[str],
+        evidence: Evidence,
+        seeds: Sequence[int],
+        *,
+        steps: int = 8,
+        guidance_scale: float = 1.5,
+        strength: float = 1.0,
+        known: Sample | Tensor | None = None,
+        mask: Tensor | None = None,
+        sampler: str = "dpmpp_2m",
         on_step: OnStep | None = None,
     ) -> Sample:
         """One face per seed; see `FaceGenerator.sample`."""
@@ -80,7 +103,9 @@ class HostGenerator:
         before = known.latents if isinstance(known, Sample) else known
         noise = seeded_noise((4, SIDE // 8, SIDE // 8), seeds)
         start = torch.zeros_like(noise) if before is None else before.expand_as(noise)
-        model = self.control.apply(self.model, evidence, strength=strength, known=None if before is None else start, cells=cells)
+        model = self.control.apply(
+            self.model, evidence, strength=strength, known=None if before is None else start, cells=cells
+        )
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(self._words(prompts), self._words([""]))
         guider.set_cfg(guidance_scale)
@@ -92,8 +117,14 @@ class HostGenerator:
                 on_step(step + 1, total, denoised)
 
         latents = guider.sample(
-            noise, start, comfy.samplers.sampler_object(sampler), uniform_sigmas(steps), denoise_mask=cells, callback=callback,
-            disable_pbar=True, seed=seeds[0],
+            noise,
+            start,
+            comfy.samplers.sampler_object(sampler),
+            uniform_sigmas(steps),
+            denoise_mask=cells,
+            callback=callback,
+            disable_pbar=True,
+            seed=seeds[0],
         ).to(mm.intermediate_device())
         images = to_core(self.vae.decode(latents))
         if isinstance(known, Sample) and cells is not None:

@@ -1,4 +1,4 @@
-"""A real ComfyUI server on the CPU with this pack linked in: start it, queue graphs, follow the web socket."""
+"""A real ComfyUI server on the CPU with this pack linked in: start it, queue graphs, follow its socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def comfy_root() -> Path | None:
 
 
 def comfy_python(root: Path) -> str:
-    """The interpreter that can run it: IDENTIFACE_COMFY_PYTHON, ~/comfy-env, a venv in the checkout, else this one."""
+    """What can run it: IDENTIFACE_COMFY_PYTHON, ~/comfy-env, a venv in the checkout, else this one."""
     named = os.environ.get("IDENTIFACE_COMFY_PYTHON")
     if named:
         return named
@@ -50,7 +50,9 @@ def why_not() -> str | None:
     # Imported in ComfyUI's order and place, since a torchvision that does not load stops the server.
     probe = subprocess.run(
         [python, "-c", "import torch, torchvision, safetensors, aiohttp, yaml, diffusers, faiss"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if probe.returncode:
         last = (probe.stderr.strip().splitlines() or ["no message"])[-1]
@@ -112,19 +114,38 @@ class Server:
 
     def start(self, seconds: float = 180.0) -> None:
         command = [
-            comfy_python(self.root), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port),
-            "--disable-auto-launch", "--disable-api-nodes", "--base-directory", str(self.base),
-            "--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}", "--preview-method", "latent2rgb",
+            comfy_python(self.root),
+            "main.py",
+            "--cpu",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--base-directory",
+            str(self.base),
+            "--database-url",
+            f"sqlite:///{self.base / 'user' / 'comfyui.db'}",
+            "--preview-method",
+            "latent2rgb",
         ]
         # One thread: on shared cores more threads only wait for each other. Nothing may be fetched.
         environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
-            "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1",
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         environment.pop("PYTHONPATH", None)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=self.root, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                command,
+                cwd=self.root,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -161,7 +182,9 @@ class Server:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"},
+            self.url + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -171,14 +194,18 @@ class Server:
         return json.loads(text) if text else {}
 
     def run(self, graph: Graph, *, seconds: float = 300.0, interrupt_at: str | None = None) -> Run:
-        """Queue `graph` and follow it to its end; `interrupt_at`: stop it once this node id makes progress."""
+        """Queue `graph` and follow it to its end; `interrupt_at`: interrupt once this node makes progress."""
         return asyncio.run(self._run(graph, seconds, interrupt_at))
 
     async def _run(self, graph: Graph, seconds: float, interrupt_at: str | None) -> Run:
         client, run, begun = uuid.uuid4().hex, Run(), time.monotonic()
-        async with aiohttp.ClientSession() as session, session.ws_connect(
-            f"{self.url}/ws?clientId={client}", max_msg_size=0,
-        ) as ws:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(
+                f"{self.url}/ws?clientId={client}",
+                max_msg_size=0,
+            ) as ws,
+        ):
             queued = await asyncio.to_thread(self.post, "/prompt", {"prompt": graph, "client_id": client})
             prompt = queued["prompt_id"]
             while not run.status:
@@ -203,7 +230,9 @@ class Server:
 
     def image(self, reference: dict[str, str]) -> bytes:
         """The bytes of an image named by a node's ui output."""
-        query = "&".join(f"{key}={urllib.request.quote(reference[key])}" for key in ("filename", "subfolder", "type"))
+        query = "&".join(
+            f"{key}={urllib.request.quote(reference[key])}" for key in ("filename", "subfolder", "type")
+        )
         return self.fetch(f"/view?{query}")
 
 
