@@ -9,8 +9,8 @@ from torch import Tensor
 from identiface_core.errors import InputError
 
 EVIDENCE_WEIGHT = 0.7
-"""Share of the evidence query in the fused query: it finds far better than generated faces do, which help where
-it is weak. An even share was measured to lose what the evidence query found."""
+"""Share of the evidence query in the fused query: it finds far better than generated faces do, which help
+where it is weak. An even share was measured to lose what the evidence query found."""
 
 
 def consensus(embeddings: Tensor) -> Tensor:

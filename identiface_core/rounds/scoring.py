@@ -7,13 +7,13 @@ asks for. The published iteration asks the true photo instead, so its scores are
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from identiface_core.evidence.sketch import gaussian_blur
 from identiface_core.imaging import resize
 
 WEIGHTS: dict[str, float] = {"query": 0.4, "lq": 0.25, "sketch": 0.25, "words": 0.1}
@@ -86,7 +86,10 @@ def lq_agreement(faces: Tensor, lq: Tensor) -> Tensor:
 def sketch_agreement(drawings: Tensor, sketch: Tensor) -> Tensor:
     """(B,) in [0, 1]: correlation of blurred lines of `drawings` (B, 1, 128, 128) and `sketch` (1, 128, 128),
     paper 1."""
-    ink, wanted = blur(1 - drawings, BLUR)[:, 0], blur(1 - sketch[None].to(drawings), BLUR)[:, 0]
+    ink, wanted = (
+        gaussian_blur(1 - drawings, BLUR)[:, 0],
+        gaussian_blur(1 - sketch[None].to(drawings), BLUR)[:, 0],
+    )
     return _correlation(ink, wanted.expand_as(ink), torch.ones_like(ink[0])).clamp(0, 1)
 
 
@@ -94,19 +97,6 @@ def cosine_agreement(embeddings: Tensor, wanted: Tensor) -> Tensor:
     """(B,) in [0, 1]: cosine of (B, D) with (D,), below zero counted as zero (strangers already lie near
     zero)."""
     return (F.normalize(embeddings.float(), dim=1) @ F.normalize(wanted.float(), dim=0)).clamp(0, 1)
-
-
-def blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W), `sigma` in pixels, edges repeated."""
-    radius = math.ceil(3 * sigma)
-    steps = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    batch, channels, height, width = image.shape
-    flat = image.reshape(batch * channels, 1, height, width)
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
-    return flat.reshape(batch, channels, height, width)
 
 
 def _window(side: int) -> Tensor:

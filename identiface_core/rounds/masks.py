@@ -1,0 +1,46 @@
+"""Where a part round may redraw. A round without a mask never repaints the whole face silently: it says so
+and is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADDABLE = ("glasses", "beard", "hair")
+"""Parts that words may add to a face which has none."""
+
+
+@dataclass(frozen=True)
+class RoundMask:
+    """A mask, or the reason why there is none."""
+
+    mask: Tensor | None
+    """(1, 1, 128, 128) in [0, 1], 1 where the face is redrawn."""
+    kind: str
+    """"part seen", "part template", or "" without a mask."""
+    reason: str = ""
+
+
+def round_mask(portrait: Tensor, part: str, said: Mapping[str, str], segmenter: Any) -> RoundMask:
+    """The mask of `part` on `portrait` (3, 128, 128).
+
+    A part that is not visible is skipped, unless words may add it: then a template of where it would be is
+    redrawn. `said` is what the text encoder understood of the part's words (attribute -> value).
+    """
+    from identiface_core.faces.segmenter import part_mask, part_template
+
+    with torch.no_grad():
+        mask = part_mask(segmenter(portrait[None]), part)
+    if float(mask.max()) > 0.5:
+        return RoundMask(mask, "part seen")
+    if part not in ADDABLE:
+        return RoundMask(None, "", f"skipped: no {part} visible in the standing face: nothing to redraw")
+    if said.get(part) == "none":
+        return RoundMask(None, "", f"skipped: the words say no {part}, and the standing face has none")
+    return RoundMask(part_template(part), "part template")
