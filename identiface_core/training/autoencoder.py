@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion.autoencoder import Autoencoder
+from ..diffusion.autoencoder import FACTOR, Autoencoder
 from ..parts import MASK_CHANNELS
 from .data import World, floats
 from .loop import Stage
@@ -85,9 +85,9 @@ class AutoencoderStage(Stage):
 
         difference = (made - images) * weights
         absolute, square = difference.abs().mean(), ((made - images).square() * weights).mean()
-        edges = _gradient(difference)
-        total = absolute + 2 * square + edges
-        values = {"l1": absolute, "mse": square, "edges": edges}
+        edges, colours = _gradient(difference), F.avg_pool2d(made - images, FACTOR).abs().mean()
+        total = absolute + 2 * square + edges + colours
+        values = {"l1": absolute, "mse": square, "edges": edges, "colours": colours}
         if self.features is not None:
             wanted = self.features(photos)
             distance = 1 - F.cosine_similarity(self.features(made[: len(photos)].clamp(0, 1)), wanted.detach()).mean()
