@@ -25,8 +25,10 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "identiface-stamp"
+STOPPED = 130
+"""Exit code after Ctrl-C."""
 OLDEST, NEWEST = (3, 10), (3, 13)
-IMPORTS = "import torch, numpy, safetensors.torch, faiss, PIL.Image, rich, diffusers, pytest, identiface_core"
+IMPORTS = "import torch, numpy, safetensors.torch, faiss, PIL.Image, rich.console, diffusers, pytest"
 SUPPORTED = f"import pip, sys; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
 
 
@@ -47,7 +49,11 @@ def main(arguments: list[str]) -> int:
     if arguments[0] not in commands:
         print(f"unknown command '{arguments[0]}': choose one of {', '.join(commands)}", file=sys.stderr)
         return 2
-    problem = install()
+    try:
+        problem = install()
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on with the installation.", file=sys.stderr)
+        return STOPPED
     if problem:
         print(problem, file=sys.stderr)
         return 1
@@ -67,17 +73,20 @@ def venv_python() -> str:
 
 
 def call(*command: str, cwd: Path | None = None, quiet: bool = False) -> int:
-    """The exit code of `command`. Ctrl-C reaches the child too, which ends in its own way; we wait for it."""
+    """The exit code of `command`, or STOPPED. Ctrl-C reaches the child too, which ends in its own way."""
     environment = dict(os.environ, PYTHONUTF8="1", PYTHONPATH=str(ROOT))
     # On shared cores, threads that spin while waiting take the time from those that work.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     out = subprocess.DEVNULL if quiet else None
+    stopped = False
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=out) as process:
         while True:
             try:
-                return process.wait()
+                code = process.wait()
             except KeyboardInterrupt:
-                continue
+                stopped = True
+            else:
+                return STOPPED if stopped and code else code
 
 
 def install() -> str:
@@ -101,6 +110,8 @@ def install() -> str:
             or call(*pip, *pinned, "--no-build-isolation", "--editable", f"{ROOT}[dev,train]")
             or call(venv_python(), "-c", IMPORTS)
         )
+        if failed == STOPPED:
+            raise KeyboardInterrupt
         if not failed:
             STAMP.write_text(wanted_stamp(), encoding="utf-8")
             return ""
@@ -138,13 +149,19 @@ def test(arguments: list[str]) -> int:
     python, start = venv_python(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        checks = {
-            "ruff": call(python, "-m", "ruff", "check", ".", cwd=ROOT),
-            "mypy": call(python, "-m", "mypy", cwd=ROOT),
-            "pytest": call(python, "-m", "pytest", f"--junitxml={report}", *arguments, cwd=ROOT),
-        }
+        checks = (
+            ("ruff", "check", "."),
+            ("mypy",),
+            ("pytest", f"--junitxml={report}", *arguments),
+        )
+        failed = []
+        for check in checks:
+            code = call(python, "-m", *check, cwd=ROOT)
+            if code == STOPPED:
+                return STOPPED
+            if code:
+                failed.append(check[0])
         counts = summary(report)
-    failed = [name for name, code in checks.items() if code]
     verdict = f"FAILED ({', '.join(failed)})" if failed else "PASSED (ruff, mypy, pytest)"
     print(f"{verdict}: {counts}, {time.monotonic() - start:.0f} s")
     return 1 if failed else 0

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from identiface_core import __version__
-from identiface_core.errors import IdentiFaceError
+from identiface_core.errors import IdentiFaceError, InputError
 
 DEVICES = ("cpu", "cuda")
 
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_device(getattr(options, "device", "cpu"))
     if options.command in ("run", "demo"):
         from identiface_core.cli import case
 
@@ -65,6 +66,18 @@ def _run(options: argparse.Namespace) -> int:
     from identiface_core.cli import train
 
     return train.embedded(options.stage, options.folder, minutes=options.minutes, device=options.device)
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"--device {device}: PyTorch {torch.__version__} finds no such device here; leave it out to run "
+            "on the CPU, or install a PyTorch build for your card"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

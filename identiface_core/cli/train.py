@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -9,5 +10,9 @@ def embedded(stage: str, folder: Path, *, minutes: float | None = None, device: 
     """Train one stage of the embedded model, or all, in `folder`; a run that was stopped goes on."""
     from identiface_core.training.embedded import train_embedded
 
-    train_embedded(stage, folder, minutes=minutes, device=device)
+    try:
+        train_embedded(stage, folder, minutes=minutes, device=device)
+    except KeyboardInterrupt:
+        print(f"\nStopped; the same command goes on from the last checkpoint in {folder}", file=sys.stderr)
+        return 130
     return 0

@@ -148,6 +148,32 @@ def test_ctrl_c_says_whether_the_case_can_go_on(
     assert ("--resume" in text and str(out) in text) if saved else "nothing was saved" in text
 
 
+def test_a_device_that_is_not_there_is_said(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(["run", str(toml), "--out", str(tmp_path / "out"), "--device", "cuda"]) == 2
+    assert "--device cuda" in capsys.readouterr().err
+
+
+def test_training_gets_its_arguments_and_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    def train_embedded(stage: str, folder: Path, minutes: float | None, device: str) -> None:
+        seen.append((stage, folder, minutes, device))
+        raise KeyboardInterrupt
+
+    training = types.ModuleType("identiface_core.training.embedded")
+    training.train_embedded = train_embedded  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "identiface_core.training.embedded", training)
+    command = ["train", "embedded", "--stage", "text", "--folder", str(tmp_path), "--minutes", "2.5"]
+    assert cli.main(command) == 130
+    assert seen == [("text", tmp_path, 2.5, "cpu")]
+    assert "goes on" in capsys.readouterr().err
+
+
 def test_a_programming_error_is_not_dressed_up(runner: Any, toml: Path, tmp_path: Path) -> None:
     def run_case(*_: Any, **__: Any) -> Case:
         raise ZeroDivisionError

@@ -87,6 +87,18 @@ def test_a_broken_environment_is_made_anew_once_and_then_given_up(tasks: Any) ->
     assert tasks.main(["demo"]) == 1
 
 
+@pytest.mark.parametrize("where", ["pip install", "import torch"])
+def test_ctrl_c_ends_the_install_and_the_next_call_goes_on(
+    tasks: Any, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks.codes = {where: tasks.STOPPED}
+    assert tasks.main(["demo"]) == tasks.STOPPED
+    assert "goes on" in capsys.readouterr().err
+    assert not tasks.STAMP.exists() and not any("identiface_core demo" in line for line in tasks.calls)
+    tasks.codes = {}
+    assert tasks.main(["demo"]) == 0 and len(tasks.made) == 1
+
+
 def test_an_environment_of_another_python_is_made_anew(tasks: Any) -> None:
     tasks.install()
     tasks.python_works = False
