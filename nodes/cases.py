@@ -93,7 +93,8 @@ class HostCase(CaseRunner):
         """
         fresh = self._copy()
         if part is not None:
-            fresh.state = dataclasses.replace(fresh.state, plan=self._plan_with(part))
+            reopened = {"phase": "planned", "stop_reason": ""} if self.state.phase == "stopped" else {}
+            fresh.state = dataclasses.replace(fresh.state, plan=self._plan_with(part), **reopened)
         seen: list[Tensor] = []
 
         def look(planned: PlannedRound, images: Tensor, scores: Any) -> int | None:

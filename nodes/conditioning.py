@@ -100,15 +100,45 @@ class ApplyControl(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the sampling at which the control ends.",
                 ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="To draw a part anew: the LATENT that is sampled, with its mask (Set Latent "
+                    "Noise Mask). The branch then sees what surrounds the part.",
+                ),
             ],
             outputs=[io.Model.Output("steered", display_name="model")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, control: Any, evidence: Any, strength: float, start: float, end: float
+        cls,
+        model: Any,
+        control: Any,
+        evidence: Any,
+        strength: float,
+        start: float,
+        end: float,
+        latent: Any = None,
     ) -> io.NodeOutput:
-        return io.NodeOutput(control.apply(model, evidence, strength=strength, start=start, end=end))
+        known = cells = None
+        if latent is not None and latent.get("noise_mask") is not None:
+            known, cells = latent["samples"], latent_cells(latent)
+        return io.NodeOutput(
+            control.apply(model, evidence, strength=strength, start=start, end=end, known=known, cells=cells)
+        )
+
+
+def latent_cells(latent: Any) -> Any:
+    """Cells of a masked LATENT that are drawn anew, (B or 1, 1, h, w) binary; the mask may have any size."""
+    import torch.nn.functional as F
+
+    from identiface_core.diffusion.autoencoder import FACTOR
+    from identiface_core.diffusion.masking import latent_mask
+
+    height, width = latent["samples"].shape[-2:]
+    mask = latent["noise_mask"].reshape(-1, 1, *latent["noise_mask"].shape[-2:]).float()
+    return latent_mask(F.interpolate(mask, (FACTOR * height, FACTOR * width)))
 
 
 NODES = [EncodeDescription, ApplyControl]

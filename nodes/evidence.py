@@ -13,6 +13,35 @@ CATEGORY = "IdentiFace/evidence"
 FACES = ("automatic", "whole picture", "by number", "by box")
 
 
+class ExampleCase(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceExampleCase",
+            display_name="Example Case",
+            category=CATEGORY,
+            description="What a witness left of a person who does not exist: to try the pack without a "
+            "file of your own. Put Load Image and Description in its place.",
+            inputs=[],
+            outputs=[
+                io.Image.Output("photo", tooltip="A tiny photo from another day."),
+                io.Image.Output("drawing", tooltip="A rough sketch, drawn from memory."),
+                sockets.Description.Output("description", tooltip="Words, some of them missing or wrong."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from identiface_core.imaging import read_image
+        from identiface_core.rounds.case_input import read_case
+
+        from .folders import EXAMPLE
+
+        case = read_case(EXAMPLE)
+        pictures = [None if path is None else to_host(read_image(path)) for path in (case.lq, case.sketch)]
+        return io.NodeOutput(*pictures, case.description)
+
+
 class LQPhoto(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -261,4 +290,4 @@ class JoinEvidence(io.ComfyNode):
         return io.NodeOutput(Evidence(None if lq_photo is None else lq_photo.lq, lines, description))
 
 
-NODES = [LQPhoto, SimulateCamera, Sketch, Describe, JoinEvidence]
+NODES = [ExampleCase, LQPhoto, SimulateCamera, Sketch, Describe, JoinEvidence]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 GALLERIES = "identiface_galleries"
 EMBEDDED = "embedded demo"
 SUFFIX = ".safetensors"
+EXAMPLE = Path(__file__).resolve().parents[1] / "identiface_core" / "examples" / "case" / "case.toml"
 
 
 def register() -> None:

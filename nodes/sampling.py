@@ -102,6 +102,8 @@ class PartRound(io.ComfyNode):
         latent = {"samples": after.drawn[after.state.head].latents}
         last = after.state.rounds[-1]
         note = f"round {last.index} ({last.part}): {last.reason}"
+        if after.stopped:
+            note = f"{note}; stopped: {after.state.stop_reason}"
         return io.NodeOutput(
             after,
             standing,
