@@ -1,8 +1,8 @@
 """The head as two radius maps (skin, hair) over one chart, and rays marched onto them.
 
-Chart: azimuth phi in (-pi, pi], 0 towards the face; height t. Below the waist height `WAIST` of the chart a point
-is (R sin phi, t, R cos phi); above it the chart turns spherical, so the crown is an ordinary place and not the thin end of
-a cylinder. Azimuth samples are denser at the face. Axes: x to the image right, y up, z to the camera.
+Chart: azimuth phi in (-pi, pi], 0 towards the face; height t. Below `WAIST` a point is
+(R sin phi, t, R cos phi); above it the chart turns spherical, so the crown is an ordinary place and not
+the thin end of a cylinder. Azimuth samples are denser at the face. Axes: x to the image right, y up, z to the camera.
 """
 
 from __future__ import annotations
@@ -142,10 +142,12 @@ def _bare_head(phi: Tensor, t: Tensor, p: Sheet, m: Landmarks) -> Tensor:
     knots = [0.2, -0.02, -0.25, -0.45, -0.66, -0.85, -1.05]
     width = _profile(v, knots, [
         temple + 0.3 * fat, 0.5 * (temple + cheek) + 0.3 * fat, cheek + fat,
-        0.5 * (cheek + jaw) + 0.02 + 1.4 * fat, jaw + 0.02 + 1.7 * fat, 0.86 * jaw + 1.5 * fat, 0.68 * jaw + fat,
+        0.5 * (cheek + jaw) + 0.02 + 1.4 * fat, jaw + 0.02 + 1.7 * fat, 0.86 * jaw + 1.5 * fat,
+        0.68 * jaw + fat,
     ])  # fmt: skip
     one = torch.ones_like(fat)
-    front = _profile(v, knots, [0.80 * one, 0.77 * one, 0.765 * one, 0.775 * one, 0.785 * one, 0.78 * one + 0.5 * fat,
+    front = _profile(v, knots, [0.80 * one, 0.77 * one, 0.765 * one, 0.775 * one, 0.785 * one,
+                                0.78 * one + 0.5 * fat,
                                 0.76 * one + 0.5 * fat])  # fmt: skip
     back = _profile(
         v, knots, [0.96 * one, 0.93 * one, 0.88 * one, 0.80 * one, 0.72 * one, 0.66 * one, 0.6 * one]
@@ -306,9 +308,9 @@ def march(
 ) -> Hit:
     """First crossing of rays with a radius map.
 
-    radius (B, 1, H, W); origin (B, 3, S, S); direction (B, 3, 1, 1) unit; pixel in head units. Sphere-traces with a
-    careful factor and bisects from the first inside sample on; without that, overhanging edges leave holes. A ray that
-    misses takes its closest approach, which gives antialiased outlines.
+    radius (B, 1, H, W); origin (B, 3, S, S); direction (B, 3, 1, 1) unit; pixel in head units.
+    Sphere-traces with a careful factor and bisects from the first inside sample on; without that, overhanging
+    edges leave holes. A ray that misses takes its closest approach, which gives antialiased outlines.
     """
     ox, oy, oz = origin.unbind(1)
     dx, dy, dz = direction.unbind(1)

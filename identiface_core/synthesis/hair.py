@@ -58,8 +58,8 @@ def hair_radius(
 ) -> Tensor:
     """Radius of the hair surface, (B, H, W); well below `skin` where there is no hair.
 
-    `skin` is the head with ears, `skull` the bare head radius at temple height per azimuth (B, 1, W), `clumps`
-    noise of deviation 1.
+    `skin` is the head with ears, `skull` the bare head radius at temple height per azimuth (B, 1, W),
+    `clumps` noise of deviation 1.
     """
     a = phi.abs()
     length, volume, curl = p["hair_length"], p["hair_volume"], p["curl"]

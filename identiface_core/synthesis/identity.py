@@ -1,6 +1,6 @@
 """Who a synthetic person is (identity) and how the picture was taken (nuisance), as plain numbers.
 
-Drawing uses a counter hash, not a stream: value (seed, person, column) never depends on how many people are drawn.
+Drawing uses a counter hash, not a stream: value (seed, person, column) never depends on how many are drawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Group = Literal["shape", "style", "colour", "mark"]
 class Parameter:
     """One number of a person or of a view.
 
-    `kind` "normal": `a` mean, `b` standard deviation, clipped at 2.5 deviations; "uniform": `a` low, `b` high.
+    `kind` "normal": `a` mean, `b` standard deviation, clipped at 2.5 of them; "uniform": `a` low, `b` high.
     Lengths are in head units (a head is about 2.1 high). Switch-like parameters are off below 0.
     """
 
@@ -231,9 +231,15 @@ def sample_identities(n: int, seed: int) -> Tensor:
     x[:, col["glasses"]] += 0.7 * (age - 0.4)
     dark = ((melanin - 0.4) / 0.35).clamp(0.0, 1.0)
     # Fewer red heads than a flat draw would give: knots of (drawn, wanted) values.
-    drawn, knots = x[:, col["hair_colour"]].clone(), ((0.0, 0.0), (0.18, 0.15), (0.55, 0.43), (0.70, 0.75), (1.0, 1.0))
+    drawn, knots = (
+        x[:, col["hair_colour"]].clone(),
+        ((0.0, 0.0), (0.18, 0.15), (0.55, 0.43), (0.70, 0.75), (1.0, 1.0)),
+    )
     x[:, col["hair_colour"]] = sum(
-        ((drawn - d0).clamp(0.0, d1 - d0) * ((w1 - w0) / (d1 - d0)) for (d0, w0), (d1, w1) in pairwise(knots)),
+        (
+            (drawn - d0).clamp(0.0, d1 - d0) * ((w1 - w0) / (d1 - d0))
+            for (d0, w0), (d1, w1) in pairwise(knots)
+        ),
         torch.zeros_like(drawn),
     )
     x[:, col["hair_colour"]] *= 1.0 - 0.88 * dark
@@ -259,7 +265,7 @@ def sample_nuisance(n: int, seed: int) -> Tensor:
 
 
 def canonical_nuisance(n: int) -> Tensor:
-    """(n, len(NUISANCE)) float32: frontal, neutral, soft light, fixed grey background and clothes, no noise."""
+    """(n, len(NUISANCE)) float32: frontal, neutral, soft light, grey background and clothes, no noise."""
     row = torch.tensor([_CANONICAL[p.name] for p in NUISANCE], dtype=torch.float32)
     return row.expand(n, -1).clone()
 

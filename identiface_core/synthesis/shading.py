@@ -1,4 +1,4 @@
-"""Light on skin, hair and cloth: pure functions of normals, colours and the lamp. Colours are linear light."""
+"""Light on skin and hair: pure functions of normals, colours and the lamp. Colours are linear light."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _ambient(normal: Tensor, ambient: Tensor, open_: Tensor) -> Tensor:
     return ambient * (around * open_).clamp(min=0.05)[:, None]
 
 
-def shade_skin(albedo: Tensor, normal: Tensor, open_: Tensor, lit: Tensor, gloss: Tensor, light: Tensor, half: Tensor,
-               view: Tensor, key: Tensor, ambient: Tensor) -> Tensor:  # fmt: skip
+def shade_skin(albedo: Tensor, normal: Tensor, open_: Tensor, lit: Tensor, gloss: Tensor, light: Tensor,
+               half: Tensor, view: Tensor, key: Tensor, ambient: Tensor) -> Tensor:  # fmt: skip
     """Wrapped diffuse with a wider wrap in red (light travels in skin), two soft highlights, fresnel rim."""
     facing = dot(normal, light)[:, None]
     wrap = _rgb((0.34, 0.20, 0.15), facing)
@@ -53,9 +53,9 @@ def shade_skin(albedo: Tensor, normal: Tensor, open_: Tensor, lit: Tensor, gloss
     )
 
 
-def shade_hair(colour: Tensor, normal: Tensor, strand: Tensor, open_: Tensor, lit: Tensor, shift: Tensor, light: Tensor,
-               half: Tensor, key: Tensor, ambient: Tensor) -> Tensor:  # fmt: skip
-    """Strand shading: diffuse between a wrapped sheet and a fibre, two highlights shifted along the strand."""
+def shade_hair(colour: Tensor, normal: Tensor, strand: Tensor, open_: Tensor, lit: Tensor, shift: Tensor,
+               light: Tensor, half: Tensor, key: Tensor, ambient: Tensor) -> Tensor:  # fmt: skip
+    """Strand shading: diffuse between a wrapped sheet and a fibre, two highlights shifted along it."""
     facing = dot(normal, light)
     sheet = ((facing + 0.25) / 1.25).clamp(min=0.0)
     tangent = unit(strand + normal * shift[:, None])
