@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, write_hashes
+from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, TRANSFORMER, write_hashes
 from identiface_core.errors import InputError, WeightsError
 from identiface_core.training.data import World, draw_world
-from identiface_core.training.loop import Outcome, Stage, load_trained, run_stage
+from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
 from identiface_core.weights.files import load_module, save_module, write_atomic
 
 PEOPLE = 6000
@@ -116,6 +116,38 @@ def _finder(shop: Workshop) -> Stage:
     return finder_stage(shop.world(), shop.world("validation"))
 
 
+def _generator(name: str) -> Callable[[Workshop], Stage]:
+    def build(shop: Workshop) -> Stage:
+        import torch
+
+        from identiface_core.diffusion.autoencoder import Autoencoder
+        from identiface_core.diffusion.transformer import make_transformer
+        from identiface_core.evidence.words import TextEncoder
+        from identiface_core.training.generator import BaseStage, GeneratorStage
+        from identiface_core.training.latents import Latents, encode_world
+
+        autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
+        words = shop.network("text", "text", TextEncoder).to(shop.device)
+
+        def people(split: str) -> tuple[Latents, Tensor]:
+            world = shop.world(split)
+            latents = encode_world(world, autoencoder, shop.folder / "latents" / f"{split}.safetensors")
+            return latents, torch.from_numpy(world.attributes[: len(latents)].astype("int64"))
+
+        seen, attributes = people("train")
+        unseen, unseen_attributes = people("validation")
+        if name == "base":
+            return BaseStage(seen, attributes, words, unseen=unseen, unseen_attributes=unseen_attributes)
+        base = make_transformer() if (shop.run("base") / CHECKPOINT).exists() else None
+        if base is not None:
+            load_trained(nn.ModuleDict({"transformer": base}), shop.run("base"))
+        return GeneratorStage(
+            seen, attributes, words, base, unseen=unseen, unseen_attributes=unseen_attributes
+        )
+
+    return build
+
+
 STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "text": _text,
     "autoencoder": _autoencoder,
@@ -124,6 +156,8 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "evidence": _evidence,
     "segmenter": _segmenter,
     "finder": _finder,
+    "base": _generator("base"),
+    "generator": _generator("generator"),
 }
 """How each stage is set up, in an order in which all of them can run."""
 
@@ -135,6 +169,7 @@ EXPORTS: dict[str, tuple[str, str]] = {
     "evidence encoder": ("evidence", "encoder"),
     "segmenter": ("segmenter", "segmenter"),
     "finder": ("finder", "finder"),
+    "control": ("generator", "control"),
 }
 """Role of a shipped file (`embedded.FILES`) -> stage and key of the network in that stage's `modules`."""
 
@@ -181,12 +216,17 @@ def _train(shop: Workshop, name: str, minutes: float | None) -> Outcome:
 
 def write_networks(modules: nn.ModuleDict, run: Path, outcome: Outcome) -> None:
     """Store every network of a stage that has a `kind` beside its checkpoint: `<key>.safetensors` in full
-    precision for the stages that build on it, `half/<key>.safetensors` as it ships."""
+    precision for the stages that build on it, `half/<key>.safetensors` as it ships; the transformer as a
+    diffusers folder."""
     extra = {"step": outcome.step, "minutes": round(outcome.minutes, 2), "validation": outcome.validation}
+    from identiface_core.diffusion.transformer import save_transformer
+
     for key, module in modules.items():
         if hasattr(module, "kind"):
             save_module(run / f"{key}.safetensors", module, half=False, extra=extra)
             save_module(run / "half" / f"{key}.safetensors", module, half=True, extra=extra)
+        elif hasattr(module, "save_pretrained"):
+            save_transformer(module, run / "half" / key)
 
 
 def snapshot(shop: Workshop, name: str) -> None:
@@ -231,6 +271,8 @@ def export(folder: Path, into: Path = FOLDER) -> dict[str, str]:
         path = folder / "runs" / stage / "half" / f"{key}.safetensors"
         if path.exists():
             write_atomic(into / FILES[role], path.read_bytes())
+    for path in sorted((folder / "runs" / "generator" / "half" / TRANSFORMER).glob("*.*")):
+        write_atomic(into / TRANSFORMER / path.name, path.read_bytes())
     if (folder / CALIBRATIONS).exists():
         write_atomic(into / CALIBRATIONS, (folder / CALIBRATIONS).read_bytes())
     return write_hashes(into)
