@@ -1,4 +1,5 @@
-"""A small autoencoder between portraits and the latents that the diffusion model works on (factor 8, four channels)."""
+"""A small autoencoder between portraits and the latents that the diffusion model works on (factor 8, four
+channels)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from .fusion import zero
 
 FACTOR = 8
 """Pixels per latent cell, along each axis."""
@@ -20,9 +22,7 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.second = zero(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.second(F.silu(self.first(x)))
@@ -32,12 +32,12 @@ class Residual(nn.Module):
 class Autoencoder(nn.Module):
     """Portraits (B, 3, H, W) in [0, 1] to standardised latents (B, channels, H/8, W/8) and back.
 
-    Both directions are a linear map of 8 x 8 patches (their principal components) plus a convolutional correction that starts
-    at zero. The encoder's convolutions run at 1/4 and 1/8 of the resolution, the decoder's also at 1/2: a full-resolution layer
-    would cost more than all the rest.
+    Both directions are a linear map of 8 x 8 patches (their principal components) plus a convolutional
+    correction that starts at zero. The encoder's convolutions run at 1/4 and 1/8 of the resolution, the
+    decoder's also at 1/2: a full-resolution layer would cost more than all the rest.
 
-    channels: latent channels. widths: channels at 1/2, 1/4 and 1/8 of the resolution. encoder_blocks: residual blocks at 1/4
-    and 1/8. decoder_blocks: residual blocks at 1/2, 1/4 and 1/8.
+    channels: latent channels. widths: channels at 1/2, 1/4 and 1/8 of the resolution. encoder_blocks:
+    residual blocks at 1/4 and 1/8. decoder_blocks: residual blocks at 1/2, 1/4 and 1/8.
     """
 
     kind = "autoencoder"
@@ -83,15 +83,15 @@ class Autoencoder(nn.Module):
             nn.PixelShuffle(2),
         )
         for last in (self.encoder[-1], self.decoder[-2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            zero(last)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
         self.latent_mean: Tensor
         self.latent_std: Tensor
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3 or 1, H, W) in [0, 1], H and W multiples of 8 -> standardised latents (B, channels, H/8, W/8).
+        """(B, 3 or 1, H, W) in [0, 1], H and W multiples of 8 -> standardised latents (B, channels, H/8,
+        W/8).
 
         A one-channel image (a sketch) is encoded as grey. Raises InputError for other shapes.
         """
@@ -100,10 +100,15 @@ class Autoencoder(nn.Module):
     def encode_raw(self, images: Tensor) -> Tensor:
         """Latents before standardisation; `encode` is what everything but training wants."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise InputError(f"the autoencoder takes images of shape (B, 3, H, W) or (B, 1, H, W), not {tuple(images.shape)}")
+            raise InputError(
+                f"the autoencoder takes images (B, 3, H, W) or (B, 1, H, W), not {tuple(images.shape)}"
+            )
         if images.shape[-2] % FACTOR or images.shape[-1] % FACTOR:
             height, width = images.shape[-2:]
-            raise InputError(f"the autoencoder takes sides that are multiples of {FACTOR}, not {width} x {height}: resize or pad first")
+            raise InputError(
+                f"the autoencoder takes sides that are multiples of {FACTOR}, not {width} x {height}: "
+                "resize or pad first"
+            )
         centred = images.expand(-1, 3, -1, -1) - 0.5
         raw: Tensor = self.patch_in(centred) + self.encoder(centred)
         return raw
@@ -114,7 +119,9 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardised latents (B, channels, h, w) -> images (B, 3, 8h, 8w) in [0, 1]."""
-        return self.decode_raw(latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]).clamp(0, 1)
+        return self.decode_raw(
+            latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        ).clamp(0, 1)
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Raw latents to images that may leave [0, 1], as training wants them."""
@@ -127,9 +134,11 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def start_from_patches(self, images: Tensor) -> None:
-        """Set the linear path to the principal components of the 8 x 8 patches of images (B, 3, H, W), whitened.
+        """Set the linear path to the principal components of the 8 x 8 patches of images (B, 3, H, W),
+        whitened.
 
-        The convolutional paths stay zero, so a fresh autoencoder is then the best linear one (about 24 dB on portraits).
+        The convolutional paths stay zero, so a fresh autoencoder is then the best linear one (about 24 dB on
+        portraits).
         """
         channels = self.patch_in.out_channels
         patches = F.unfold(images - 0.5, FACTOR, stride=FACTOR).transpose(1, 2).reshape(-1, 3 * FACTOR**2)

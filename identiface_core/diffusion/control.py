@@ -1,4 +1,5 @@
-"""The control branch: copies of the transformer's first blocks that turn sketch and LQ latents into residuals (IdentiFace, 3.2)."""
+"""The control branch: copies of the transformer's first blocks that turn sketch and LQ latents into
+residuals (IdentiFace, 3.2)."""
 
 from __future__ import annotations
 
@@ -11,31 +12,33 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .fusion import OFFICIAL_CUTOFF, OFFICIAL_STEEPNESS, FrequencyFusion
+from .fusion import OFFICIAL_CUTOFF, OFFICIAL_STEEPNESS, FrequencyFusion, zero
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 
 class ControlBlock(nn.Module):
-    """A copied transformer block, the projection of what it gives to the base, and at copy 0 that of the control tokens."""
+    """A copied transformer block, the projection of what it gives to the base, and at copy 0 that of the
+    control tokens."""
 
     def __init__(self, block: nn.Module, width: int, *, first: bool) -> None:
         super().__init__()
         self.copied_block = block
-        self.before_proj = _zero(nn.Linear(width, width)) if first else None
-        self.after_proj = _zero(nn.Linear(width, width))
+        self.before_proj = zero(nn.Linear(width, width)) if first else None
+        self.after_proj = zero(nn.Linear(width, width))
 
 
 class ControlBranch(nn.Module):
     """Residuals for the inputs of base blocks 1 to `copies`, wired as the released model.
 
-    Copy 0 reads the output of base block 0 plus the projected control tokens; every later copy reads the copy before it, so the base
-    stream enters once. All projections start at zero: a fresh branch changes nothing. `controlnet` and `freq_fusion` are
-    the released names.
+    Copy 0 reads the output of base block 0 plus the projected control tokens; every later copy reads the copy
+    before it, so the base stream enters once. All projections start at zero: a fresh branch changes nothing.
+    `controlnet` and `freq_fusion` are the released names.
 
-    heads, head_width, context_width: as in the base's blocks. surroundings: also read the known latent and the mask of a part
-    round, and whether sketch and LQ are there at all; our extension, zero at start, absent in released weights.
+    heads, head_width, context_width: as in the base's blocks. surroundings: also read the known latent and
+    the mask of a part round, and whether sketch and LQ are there at all; our extension, zero at start, absent
+    in released weights.
     """
 
     kind = "control-branch"
@@ -88,7 +91,9 @@ class ControlBranch(nn.Module):
             for index in range(copies)
         )
         self.freq_fusion = FrequencyFusion(channels=channels, cutoff=cutoff, steepness=steepness)
-        self.surroundings = _zero(nn.Conv2d(channels + 1, width, patch, stride=patch, bias=False)) if surroundings else None
+        self.surroundings = (
+            zero(nn.Conv2d(channels + 1, width, patch, stride=patch, bias=False)) if surroundings else None
+        )
         self.present = nn.Parameter(torch.zeros(2, width)) if surroundings else None
 
     @classmethod
@@ -96,7 +101,10 @@ class ControlBranch(nn.Module):
         """A fresh branch whose blocks start as copies of the base's first blocks."""
         config = base.config
         if copies >= config.num_layers:
-            raise InputError(f"a control branch needs fewer copies than the base has blocks: {copies} of {config.num_layers}")
+            raise InputError(
+                f"a control branch needs fewer copies than the base has blocks: {copies} of "
+                f"{config.num_layers}"
+            )
         branch = cls(
             copies=copies,
             heads=config.num_attention_heads,
@@ -111,17 +119,24 @@ class ControlBranch(nn.Module):
         return branch
 
     def control_tokens(
-        self, base: PixArtTransformer2DModel, latent: Tensor, surroundings: Tensor | None = None, present: Tensor | None = None
+        self,
+        base: PixArtTransformer2DModel,
+        latent: Tensor,
+        surroundings: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """Control tokens (B, N, width) of a fused latent (B, C, H, W): the base's own patch embedding and positions.
+        """Control tokens (B, N, width) of a fused latent (B, C, H, W): the base's own patch embedding and
+        positions.
 
-        surroundings: (B, C + 1, H, W), the known latent times (1 - mask), then the mask (1 = to be made). present: (B, 2), 1 where
-        there is a sketch, an LQ photo.
+        surroundings: (B, C + 1, H, W), the known latent times (1 - mask), then the mask (1 = to be made).
+        present: (B, 2), 1 where there is a sketch, an LQ photo.
         """
         tokens: Tensor = base.pos_embed(latent)
         if surroundings is not None:
             if self.surroundings is None:
-                raise InputError("this control branch was not trained with surroundings: use blending alone for part rounds")
+                raise InputError(
+                    "this control branch was not trained with surroundings: part rounds can only blend"
+                )
             tokens = tokens + self.surroundings(surroundings).flatten(2).transpose(1, 2)
         if present is not None and self.present is not None:
             tokens = tokens + (present.to(tokens.dtype) @ self.present)[:, None]
@@ -134,23 +149,31 @@ class Control:
 
     branch: ControlBranch
     latent: Tensor
-    """Fused control latent (B, C, H, W), or (1, C, H, W) for all; zeros when there is neither sketch nor LQ photo."""
+    """Fused control latent (B, C, H, W), or (1, C, H, W) for all; zeros when there is neither sketch nor LQ
+    photo."""
     surroundings: Tensor | None = None
-    """(B, C + 1, H, W): known latent outside the mask, mask; part rounds of a branch that was trained with them."""
+    """(B, C + 1, H, W): known latent outside the mask, mask; part rounds of a branch that was trained with
+    them."""
     present: Tensor | None = None
-    """(B, 2) flags: has a sketch, has an LQ photo. Where no sample has either, and nothing surrounds, there is no control."""
+    """(B, 2) flags: has a sketch, has an LQ photo. Where no sample has either, and nothing surrounds, there
+    is no control."""
     strength: float | Tensor = 1.0
-    """Scales the residuals; 0 is exactly no control. A tensor (B, 1, 1) gives each sample its own. Not in the released code."""
+    """Scales the residuals; 0 is exactly no control. A tensor (B, 1, 1) gives each sample its own. Not in
+    the released code."""
     start: float = 0.0
     end: float = 1.0
-    """Window of the sampling, as shares of the schedule (0 = pure noise, 1 = clean), in which the control acts."""
+    """Window of the sampling, as shares of the schedule (0 = pure noise, 1 = clean), in which the control
+    acts."""
 
     def acts_at(self, timestep: float) -> bool:
         """Whether the window holds the timestep (0..999)."""
         return self.start <= 1 - timestep / 1000 <= self.end
 
-    def skips(self, base: PixArtTransformer2DModel, shared: dict[str, Any]) -> Callable[[int, Tensor], Tensor | None] | None:
-        """The function that `transformer.forward_controlled` calls between base blocks, or None if nothing is to be added.
+    def skips(
+        self, base: PixArtTransformer2DModel, shared: dict[str, Any]
+    ) -> Callable[[int, Tensor], Tensor | None] | None:
+        """The function that `transformer.forward_controlled` calls between base blocks, or None if nothing is
+        to be added.
 
         shared: keyword arguments of every block of this call (text tokens, their mask, modulation).
         """
@@ -165,7 +188,7 @@ class Control:
             nonlocal state
             if index >= len(self.branch.controlnet):
                 return None
-            copied = self.branch.controlnet[index]
+            copied: Any = self.branch.controlnet[index]
             if index == 0:
                 repeats = len(stream) // len(tokens)
                 state = stream + copied.before_proj(tokens).repeat(repeats, 1, 1)
@@ -176,9 +199,3 @@ class Control:
             return residual if self.strength == 1 else residual * self.strength
 
         return skip
-
-
-def _zero(layer: Any) -> Any:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

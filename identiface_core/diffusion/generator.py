@@ -1,4 +1,5 @@
-"""From prompts and evidence to faces: the transformer, its control branch, the autoencoder and the text encoder together."""
+"""From prompts and evidence to faces: the transformer, its control branch, the autoencoder and the text
+encoder together."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ class FaceGenerator:
         return self.autoencoder.latent_mean.device
 
     @torch.no_grad()
-    def control_from(self, evidence: Evidence | None, *, strength: float = 1.0, start: float = 0.0, end: float = 1.0) -> Control:
+    def control_from(
+        self, evidence: Evidence | None, *, strength: float = 1.0, start: float = 0.0, end: float = 1.0
+    ) -> Control:
         """The control of one person's sketch and LQ photo, either or both of which may be missing."""
         sketch = lq = None
         if evidence is not None and evidence.sketch is not None:
@@ -69,7 +72,13 @@ class FaceGenerator:
         return self.control_of(sketch, lq, strength=strength, start=start, end=end)
 
     def control_of(
-        self, sketch: Tensor | None, lq: Tensor | None, *, strength: float = 1.0, start: float = 0.0, end: float = 1.0
+        self,
+        sketch: Tensor | None,
+        lq: Tensor | None,
+        *,
+        strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
     ) -> Control:
         """The control of encoded clues (1, 4, h, w). With neither, it does nothing outside part rounds."""
         present = torch.tensor([[float(sketch is not None), float(lq is not None)]], device=self.device)
@@ -100,15 +109,18 @@ class FaceGenerator:
     ) -> Sample:
         """One face per seed; sample i depends on its prompt, the evidence and seeds[i] alone.
 
-        prompts: one per seed, or a single one for all; "" = no words. evidence: sketch and LQ photo of the one person (its description is not
-        read here: the prompts are). guidance_scale: 1 = one pass per step. strength, start, end: scale and window of the control. known,
-        mask: part round; the faces to start from, a `Sample` or latents (N or 1, 4, 16, 16), and the mask (N or 1, 1, 128, 128), 1 = make anew.
+        prompts: one per seed, or a single one for all; "" = no words. evidence: sketch and LQ photo of the
+        one person (its description is not read here: the prompts are). guidance_scale: 1 = one pass per step.
+        strength, start, end: scale and window of the control. known, mask: part round; the faces to start
+        from, a `Sample` or latents (N or 1, 4, 16, 16), and the mask (N or 1, 1, 128, 128), 1 = make anew.
         Outside the mask the result is the known one, exactly. erase: the clues inside the mask are not used.
         Raises InputError for numbers that do not fit together.
         """
         texts = self._texts(prompts, seeds)
         if (known is None) != (mask is None):
-            raise InputError("a part round needs both the faces to start from (`known`) and the mask of the part (`mask`)")
+            raise InputError(
+                "a part round needs both the faces to start from (`known`) and the mask of the part (`mask`)"
+            )
         control = self.control_from(evidence, strength=strength, start=start, end=end)
         words = self.text_encoder.encode(texts)
         null = self.text_encoder.encode([""]).expand_as(words) if guidance_scale != 1 else None
@@ -129,8 +141,10 @@ class FaceGenerator:
             images = paste(images, known.images.to(images).expand_as(images), cells)
         return Sample(images, latents)
 
-    def denoiser(self, words: Tensor, null: Tensor | None, control: Control, guidance_scale: float) -> Denoiser:
-        """x0 prediction as a function of (x, sigma), with classifier-free guidance if there is a null text."""
+    def denoiser(
+        self, words: Tensor, null: Tensor | None, control: Control, guidance_scale: float
+    ) -> Denoiser:
+        """x0 prediction as a function of (x, sigma), with guidance on the words if there is a null text."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             timestep = sigma_to_t(sigma).float()
@@ -140,7 +154,11 @@ class FaceGenerator:
                 v = forward_controlled(self.transformer, scaled, timestep.expand(len(x)), words, active)
                 return denoised_from_v(x, v, sigma)
             twice = forward_controlled(
-                self.transformer, scaled.repeat(2, 1, 1, 1), timestep.expand(2 * len(x)), torch.cat([null, words]), active
+                self.transformer,
+                scaled.repeat(2, 1, 1, 1),
+                timestep.expand(2 * len(x)),
+                torch.cat([null, words]),
+                active,
             )
             without, with_words = twice.chunk(2)
             return denoised_from_v(x, without + guidance_scale * (with_words - without), sigma)
@@ -150,12 +168,16 @@ class FaceGenerator:
     def _texts(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not seeds or len(texts) not in (1, len(seeds)):
-            raise InputError(f"sampling needs at least one seed, and one prompt or as many as seeds; got {len(seeds)} seeds, {len(texts)} prompts")
+            raise InputError(
+                "sampling needs at least one seed, and one prompt or as many as seeds; got "
+                f"{len(seeds)} seeds, {len(texts)} prompts"
+            )
         return texts * len(seeds) if len(texts) == 1 else texts
 
 
 def around(control: Control, known: Tensor, cells: Tensor, *, erase: bool) -> Control:
-    """The control of a part round: what surrounds the mask is shown, and with `erase` the clues inside it are not.
+    """The control of a part round: what surrounds the mask is shown, and with `erase` the clues inside it are
+    not.
 
     known: (B, 4, h, w). cells: (B or 1, 1, h, w), 1 = to be made anew.
     """
@@ -166,4 +188,6 @@ def around(control: Control, known: Tensor, cells: Tensor, *, erase: bool) -> Co
     known, cells = known.expand(batch, -1, -1, -1), cells.expand(batch, -1, -1, -1)
     surroundings = torch.cat([known * (1 - cells), cells], dim=1)
     present = None if control.present is None else control.present.expand(batch, -1)
-    return replace(control, latent=latent.expand(batch, -1, -1, -1), surroundings=surroundings, present=present)
+    return replace(
+        control, latent=latent.expand(batch, -1, -1, -1), surroundings=surroundings, present=present
+    )

@@ -17,7 +17,8 @@ Sampler = Callable[..., Tensor]
 
 
 def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise (len(seeds), *shape) float32, drawn on the CPU: sample i depends on seeds[i] alone."""
+    """Standard normal noise (len(seeds), *shape) float32, drawn on the CPU: sample i depends on seeds[i]
+    alone."""
     draws = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(draws) if draws else torch.empty(0, *shape)
 
@@ -33,7 +34,8 @@ def euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, on_step: OnStep | None =
 
 
 def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); the first step, and a step to sigma 0, are first order."""
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); the first step, and a step to sigma 0, are first
+    order."""
     earlier: Tensor | None = None
     step_before = torch.tensor(0.0)
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):

@@ -1,7 +1,7 @@
 """Noise levels: Stable Diffusion's scaled-linear betas, and the lists of sigmas that samplers step through.
 
-Latents at noise level sigma are written in k-diffusion's form x = x0 + sigma n; the network sees x / sqrt(1 + sigma^2) and the
-timestep t (0..999, fractional allowed), and predicts v (Salimans and Ho, 2022).
+Latents at noise level sigma are written in k-diffusion's form x = x0 + sigma n; the network sees x / sqrt(1 +
+sigma^2) and the timestep t (0..999, fractional allowed), and predicts v (Salimans and Ho, 2022).
 """
 
 from __future__ import annotations
@@ -59,13 +59,16 @@ def velocity(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def uniform_sigmas(steps: int, *, start: float = 1.0) -> Tensor:
-    """steps + 1 falling sigmas, uniform in t from `start` (share of the whole schedule) to t = 0, then 0; float32."""
+    """steps + 1 falling sigmas, uniform in t from `start` (share of the whole schedule) to t = 0, then 0;
+    float32."""
     _check(steps, start)
     t = torch.linspace(start * (STEPS - 1), 0, steps + 1, dtype=torch.float64)[:-1]
     return torch.cat([t_to_sigma(t), torch.zeros(1, dtype=torch.float64)]).float()
 
 
-def karras_sigmas(steps: int, *, rho: float = 7.0, sigma_min: float = 0.05, sigma_max: float = SIGMA_MAX) -> Tensor:
+def karras_sigmas(
+    steps: int, *, rho: float = 7.0, sigma_min: float = 0.05, sigma_max: float = SIGMA_MAX
+) -> Tensor:
     """steps + 1 falling sigmas spaced as Karras et al. (2022), eq. 5, then 0; float32."""
     _check(steps, 1.0)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -75,4 +78,6 @@ def karras_sigmas(steps: int, *, rho: float = 7.0, sigma_min: float = 0.05, sigm
 
 def _check(steps: int, start: float) -> None:
     if steps < 1 or not 0 < start <= 1:
-        raise InputError(f"sampling needs at least 1 step and a start in (0, 1], got {steps} steps from {start:g}")
+        raise InputError(
+            f"sampling needs at least 1 step and a start in (0, 1], got {steps} steps from {start:g}"
+        )

@@ -1,7 +1,8 @@
-"""The backbone: diffusers' PixArt transformer, small, and a walk over its blocks that lets a control branch in.
+"""The backbone: diffusers' PixArt transformer, small, and a walk over its blocks that lets a control branch
+in.
 
-diffusers is imported when a transformer is made or loaded, not before: it costs a second that the command line's help and the
-node pack's import must not pay.
+diffusers is imported when a transformer is made or loaded, not before: it costs a second that the command
+line's help and the node pack's import must not pay.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ EMBEDDED_CONFIG: dict[str, Any] = {
     "use_additional_conditions": False,
     "interpolation_scale": 1,
 }
-"""The embedded transformer: 64 tokens of 192, six blocks, context tokens of 128; predicts v. 4 million parameters."""
+"""The embedded transformer: 64 tokens of 192, six blocks, context tokens of 128; predicts v. 4 million
+parameters."""
 
 
 def make_transformer(**overrides: Any) -> PixArtTransformer2DModel:
@@ -42,19 +44,23 @@ def make_transformer(**overrides: Any) -> PixArtTransformer2DModel:
 
 
 def load_transformer(folder: Path | str) -> PixArtTransformer2DModel:
-    """A transformer in eval mode and float32 from a diffusers folder on disk. Raises `WeightsError` if it cannot be read."""
+    """A transformer in eval mode and float32 from a diffusers folder on disk. Raises `WeightsError` if it
+    cannot be read."""
     import torch
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
     try:
-        model = PixArtTransformer2DModel.from_pretrained(str(folder), local_files_only=True, torch_dtype=torch.float32)
+        model = PixArtTransformer2DModel.from_pretrained(
+            str(folder), local_files_only=True, torch_dtype=torch.float32
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"cannot load a PixArt transformer from the folder {folder}: {error}") from error
     return model.eval()
 
 
 def save_transformer(model: PixArtTransformer2DModel, folder: Path | str) -> None:
-    """Write config.json and diffusion_pytorch_model.safetensors, in float16, as `from_pretrained` reads them."""
+    """Write config.json and diffusion_pytorch_model.safetensors, in float16, as `from_pretrained` reads
+    them."""
     import copy
 
     copy.deepcopy(model).half().save_pretrained(str(folder), safe_serialization=True)
@@ -70,11 +76,12 @@ def forward_controlled(
     context_mask: Tensor | None = None,
     added: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """The network's output (B, out_channels, H, W), with a control branch's residuals if there is one (IdentiFace, fig. 2).
+    """The network's output (B, out_channels, H, W), with a control branch's residuals if there is one
+    (IdentiFace, fig. 2).
 
-    x: noisy latents (B, 4, H, W), already scaled. timestep: (B,). context: (B, L, caption_channels); context_mask: (B, L), 1 =
-    read. added: size and ratio for a model with micro-conditioning. Without control, or at strength 0, this is the plain diffusers
-    forward to the last bit.
+    x: noisy latents (B, 4, H, W), already scaled. timestep: (B,). context: (B, L, caption_channels);
+    context_mask: (B, L), 1 = read. added: size and ratio for a model with micro-conditioning. Without
+    control, or at strength 0, this is the plain diffusers forward to the last bit.
     """
     mask_bias = None if context_mask is None else ((1 - context_mask.to(x.dtype)) * -10000.0).unsqueeze(1)
     batch, patch = len(x), base.config.patch_size

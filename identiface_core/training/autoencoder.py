@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LATENT_NOISE = 0.04
-"""Deviation of the noise on standardised latents: nothing may hide in digits that sampling cannot reproduce."""
+"""Deviation of the noise on standardised latents: nothing may hide in digits that sampling cannot
+reproduce."""
 STATISTICS_MOMENTUM = 0.02
 PART_WEIGHTS = {"eyes": 4.0, "brows": 1.0, "mouth": 3.0, "nose": 1.0, "glasses": 1.0}
 """Extra weight of the pixels of a part in the loss: small, and what people look at."""
 
 
 class AutoencoderStage(Stage):
-    """Half canonical portraits, a quarter other views, a quarter sketches. About 29 dB on portraits after 60,000 samples.
+    """Half canonical portraits, a quarter other views, a quarter sketches. About 29 dB on portraits after
+    60,000 samples.
 
-    world: drawn people, may still be growing. unseen: people to validate on (default: the last of `world`). features: optional portraits -> embedding, whose distance is added to the loss with feature_weight.
+    world: drawn people, may still be growing. unseen: people to validate on (default: the last of `world`).
+    features: optional portraits -> embedding, whose distance is added to the loss with feature_weight.
     """
 
     name = "autoencoder"
@@ -46,7 +49,13 @@ class AutoencoderStage(Stage):
         self.world, self.unseen, self.steps, self.seed = world, unseen or world, steps, seed
         self.quarter = max(batch // 4, 1)
         self.features, self.feature_weight = features, feature_weight
-        self.lr, self.weight_decay, self.ema, self.autocast, self.validate_every = 1.5e-3, 1e-3, 0.998, True, 500
+        self.lr, self.weight_decay, self.ema, self.autocast, self.validate_every = (
+            1.5e-3,
+            1e-3,
+            0.998,
+            True,
+            500,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = Autoencoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,25 +63,40 @@ class AutoencoderStage(Stage):
         photos, sketches, _ = self._draw(64, 16, 16, torch.Generator().manual_seed(seed))
         self.net.start_from_patches(torch.cat([photos, sketches]))
 
-    def _draw(self, portraits: int, views: int, sketches: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Photos (portraits + views, 3, H, W), sketches (sketches, 3, H, W), both with half of them mirrored, labels of the photos."""
+    def _draw(
+        self, portraits: int, views: int, sketches: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Photos (portraits + views, 3, H, W), sketches (sketches, 3, H, W), both with half of them
+        mirrored, labels of the photos."""
         world = self.world
         people = torch.randint(world.people, (portraits + views + sketches,), generator=generator).tolist()
         view = torch.randint(world.info.views, (views,), generator=generator).tolist()
         sketch = torch.randint(world.info.sketches, (sketches,), generator=generator).tolist()
-        front, side, drawn = people[:portraits], people[portraits : portraits + views], people[portraits + views :]
+        front, side, drawn = (
+            people[:portraits],
+            people[portraits : portraits + views],
+            people[portraits + views :],
+        )
         photos = floats(np.concatenate([world.canonical[front], world.views[side, view]]))
-        labels = torch.from_numpy(np.concatenate([world.canonical_labels[front], world.view_labels[side, view]]))
+        labels = torch.from_numpy(
+            np.concatenate([world.canonical_labels[front], world.view_labels[side, view]])
+        )
         lines = floats(world.sketches[drawn, sketch])[:, None].expand(-1, 3, -1, -1)
         mirror = torch.rand(len(people), generator=generator) < 0.5
         split = len(photos)
-        return _mirrored(photos, mirror[:split]), _mirrored(lines, mirror[split:]), _mirrored(labels, mirror[:split])
+        return (
+            _mirrored(photos, mirror[:split]),
+            _mirrored(lines, mirror[split:]),
+            _mirrored(labels, mirror[:split]),
+        )
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         photos, sketches, labels = self._draw(2 * self.quarter, self.quarter, self.quarter, generator)
         device = self.net.latent_mean.device
         images = torch.cat([photos, sketches]).to(device, memory_format=torch.channels_last)
-        weights = torch.cat([part_weights(labels), torch.ones(len(sketches), 1, *labels.shape[1:])]).to(device)
+        weights = torch.cat([part_weights(labels), torch.ones(len(sketches), 1, *labels.shape[1:])]).to(
+            device
+        )
 
         raw = self.net.encode_raw(images).float()
         seen = raw[: len(photos)]
@@ -90,7 +114,10 @@ class AutoencoderStage(Stage):
         values = {"l1": absolute, "mse": square, "edges": edges, "colours": colours}
         if self.features is not None:
             wanted = self.features(photos)
-            distance = 1 - F.cosine_similarity(self.features(made[: len(photos)].clamp(0, 1)), wanted.detach()).mean()
+            distance = (
+                1
+                - F.cosine_similarity(self.features(made[: len(photos)].clamp(0, 1)), wanted.detach()).mean()
+            )
             total, values["features"] = total + self.feature_weight * distance, distance
         return {"loss": total, **values}
 
@@ -109,7 +136,8 @@ class AutoencoderStage(Stage):
 
 
 def part_weights(labels: Tensor) -> Tensor:
-    """Weight of every pixel (B, 1, H, W) from part labels (B, H, W), mean about 1; the edges of a part count as the part."""
+    """Weight of every pixel (B, 1, H, W) from part labels (B, H, W), mean about 1; the edges of a part
+    count as the part."""
     table = torch.tensor([PART_WEIGHTS.get(part, 0.0) for part in MASK_CHANNELS])
     extra = F.max_pool2d(table[labels.long()][:, None], 5, stride=1, padding=2)
     return 1 + extra

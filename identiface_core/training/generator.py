@@ -1,7 +1,8 @@
-"""Stages "base" and "generator": the transformer from words alone, then transformer and control branch together.
+"""Stages "base" and "generator": the transformer from words alone, then transformer and control branch
+together.
 
-Samples of many kinds are mixed in every batch: any clue may be missing, and a third are part rounds, in which a part of a face is to
-be made anew from its words, with the face around it known.
+Samples of many kinds are mixed in every batch: any clue may be missing, and a third are part rounds, in which
+a part of a face is to be made anew from its words, with the face around it known.
 """
 
 from __future__ import annotations
@@ -29,10 +30,21 @@ if TYPE_CHECKING:
 
     from ..evidence.words import TextEncoder
 
-PART_SHARES = {"eyes": 4, "brows": 3, "nose": 4, "mouth": 4, "hair": 3, "glasses": 1.5, "beard": 1.5, "skin": 1.5, "ears": 1}
-"""How often each part is drawn in part rounds, relative to the others: small shapes need the most practice."""
+PART_SHARES = {
+    "eyes": 4,
+    "brows": 3,
+    "nose": 4,
+    "mouth": 4,
+    "hair": 3,
+    "glasses": 1.5,
+    "beard": 1.5,
+    "skin": 1.5,
+    "ears": 1,
+}
+"""How often each part is drawn in part rounds, relative to the others: small shapes need most practice."""
 SIGMA_CENTRE, SIGMA_SPREAD = 1.0, 1.2
-"""Noise levels are log-normal; 16 x 16 latents need lower ones than the 64 x 64 ones the schedule was made for."""
+"""Noise levels are log-normal; 16 x 16 latents need lower ones than the 64 x 64 ones the schedule was made
+for."""
 PART_SIGMA_CENTRE = 2.0
 """Part rounds are trained at higher noise, where the words decide and not what is left of the answer."""
 
@@ -68,8 +80,8 @@ class Batch:
 class GeneratorStage(Stage):
     """Transformer and control branch together, by velocity error.
 
-    latents, attributes: of the people to train on; attributes (N, SLOTS) value indices. transformer: one to go on from (stage
-    "base"), or None for a fresh one. unseen, unseen_attributes: people to validate on.
+    latents, attributes: of the people to train on; attributes (N, SLOTS) value indices. transformer: one to
+    go on from (stage "base"), or None for a fresh one. unseen, unseen_attributes: people to validate on.
     """
 
     name = "generator"
@@ -103,7 +115,9 @@ class GeneratorStage(Stage):
             self.modules = nn.ModuleDict({"transformer": self.transformer})
             if self.with_control:
                 cutoff = cutoff_for_side(min(LQ_SIDES), 128)
-                self.control = ControlBranch.copy_of(self.transformer, copies=copies, cutoff=cutoff, steepness=OFFICIAL_STEEPNESS)
+                self.control = ControlBranch.copy_of(
+                    self.transformer, copies=copies, cutoff=cutoff, steepness=OFFICIAL_STEEPNESS
+                )
                 self.modules["control"] = self.control
         self.modules.requires_grad_(True)
         use_batched_attention(self.modules)
@@ -122,29 +136,41 @@ class GeneratorStage(Stage):
         control = self._control(batch) if self.with_control else None
         noisy = blend(batch.target, batch.known, batch.mask) + batch.sigma * batch.noise
         timestep = sigma_to_t(batch.sigma.flatten()).float()
-        made = forward_controlled(self.transformer, scale_input(noisy, batch.sigma), timestep, batch.words, control).float()
+        made = forward_controlled(
+            self.transformer, scale_input(noisy, batch.sigma), timestep, batch.words, control
+        ).float()
         wanted = velocity(batch.target, batch.noise, batch.sigma)
-        return ((made - wanted).square() * batch.mask).sum((1, 2, 3)) / (batch.mask.sum((1, 2, 3)) * made.shape[1])
+        return ((made - wanted).square() * batch.mask).sum((1, 2, 3)) / (
+            batch.mask.sum((1, 2, 3)) * made.shape[1]
+        )
 
     def _control(self, batch: Batch) -> Control:
-        latent = self.control.freq_fusion.fuse_present(batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1])
+        latent = self.control.freq_fusion.fuse_present(
+            batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
+        )
         rounds = batch.rounds.view(-1, 1, 1, 1)
         latent = latent * (1 - batch.mask * rounds * batch.erase.view(-1, 1, 1, 1))
         surroundings = torch.cat([batch.known * (1 - batch.mask), batch.mask], dim=1) * rounds
         strength = torch.maximum(batch.present.amax(1), batch.rounds).view(-1, 1, 1)
         return Control(self.control, latent, surroundings, batch.present, strength)
 
-    def draw(self, latents: Latents, attributes: Sequence[Sequence[int]], size: int, generator: torch.Generator) -> Batch:
+    def draw(
+        self, latents: Latents, attributes: Sequence[Sequence[int]], size: int, generator: torch.Generator
+    ) -> Batch:
         """A random batch of `size` people."""
         g = generator
         people = torch.randint(len(latents), (size,), generator=g)
         side = torch.randint(2, (size,), generator=g)
         target = latents.portraits[people, side].float()
-        sketch = latents.sketches[people, side, torch.randint(latents.sketches.shape[2], (size,), generator=g)].float()
+        sketch = latents.sketches[
+            people, side, torch.randint(latents.sketches.shape[2], (size,), generator=g)
+        ].float()
         lq = latents.lq[people, side, torch.randint(latents.lq.shape[2], (size,), generator=g)].float()
         present = (torch.rand(size, 2, generator=g) >= 0.35).float()
         rounds = (torch.rand(size, generator=g) < (self.round_share if self.with_control else 0.0)).float()
-        parts = torch.multinomial(torch.tensor([PART_SHARES[p] for p in ROUND_PARTS]), size, replacement=True, generator=g)
+        parts = torch.multinomial(
+            torch.tensor([PART_SHARES[p] for p in ROUND_PARTS]), size, replacement=True, generator=g
+        )
         mask = self._masks(latents.cells[people, side, parts].float(), parts, g)
         is_round = rounds.view(-1, 1, 1, 1)
         mask = mask * is_round + (1 - is_round)
@@ -157,13 +183,22 @@ class GeneratorStage(Stage):
         centre = torch.where(rounds > 0, PART_SIGMA_CENTRE, SIGMA_CENTRE).log()
         sigma = (centre + SIGMA_SPREAD * torch.randn(size, generator=g)).exp().clamp(SIGMA_MIN, SIGMA_MAX)
         return Batch(
-            target=target, sketch=sketch, lq=lq, present=present, words=encode_sorted(self.text_encoder, texts), known=known, mask=mask,
-            rounds=rounds, erase=(torch.rand(size, generator=g) < 0.5).float(), noise=torch.randn(target.shape, generator=g),
+            target=target,
+            sketch=sketch,
+            lq=lq,
+            present=present,
+            words=encode_sorted(self.text_encoder, texts),
+            known=known,
+            mask=mask,
+            rounds=rounds,
+            erase=(torch.rand(size, generator=g) < 0.5).float(),
+            noise=torch.randn(target.shape, generator=g),
             sigma=sigma.view(-1, 1, 1, 1),
-        )  # fmt: skip
+        )
 
     def _masks(self, seen: Tensor, parts: Tensor, generator: torch.Generator) -> Tensor:
-        """Masks (B, 1, 16, 16): where the part is seen or, in a third of samples and where it is not seen, its template; some grown."""
+        """Masks (B, 1, 16, 16): where the part is seen or, in a third of samples and where it is not seen,
+        its template; some grown."""
         fixed = torch.rand(len(parts), generator=generator) < 0.35
         fixed |= seen.flatten(1).sum(1) == 0
         mask = torch.where(fixed[:, None, None], self.templates[parts], seen)[:, None]
@@ -171,48 +206,75 @@ class GeneratorStage(Stage):
         return torch.where(grow, F.max_pool2d(mask, 3, stride=1, padding=1), mask)
 
     def _disturbed(self, target: Tensor, generator: torch.Generator) -> Tensor:
-        """Faces as a generator makes them, roughly: another person's part in them, smoothed, with noise. Surroundings to learn from."""
+        """Faces as a generator makes them, roughly: another person's part in them, smoothed, with noise.
+        Surroundings to learn from."""
         amounts = torch.rand(3, len(target), 1, 1, 1, generator=generator)
         others = target.roll(1, 0)
-        region = self.templates[torch.randint(len(self.templates), (len(target),), generator=generator)][:, None]
+        region = self.templates[torch.randint(len(self.templates), (len(target),), generator=generator)][
+            :, None
+        ]
         known = torch.lerp(target, others, region * (amounts[0] > 0.4))
-        known = torch.lerp(known, F.avg_pool2d(known, 3, stride=1, padding=1, count_include_pad=False), 0.6 * amounts[1])
+        known = torch.lerp(
+            known, F.avg_pool2d(known, 3, stride=1, padding=1, count_include_pad=False), 0.6 * amounts[1]
+        )
         return known + 0.3 * amounts[2] * torch.randn(target.shape, generator=generator)
 
     def validate(self) -> dict[str, float]:
-        """Velocity errors on unseen people: by the clues there are, and of part rounds with and without words."""
+        """Velocity errors on unseen people: by the clues there are, and of part rounds with and without
+        words."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             batch = self.draw(self.unseen, self.unseen_attributes, 128, torch.Generator().manual_seed(1))
             silent = self.text_encoder.encode([""]).expand_as(batch.words)
-            ones, part = torch.ones_like(batch.mask), self.templates[ROUND_PARTS.index("eyes")].expand_as(batch.mask)
+            ones, part = (
+                torch.ones_like(batch.mask),
+                self.templates[ROUND_PARTS.index("eyes")].expand_as(batch.mask),
+            )
             whole = replace(batch, rounds=torch.zeros(128), mask=ones)
             cases = {"words": (0.0, 0.0, batch.words), "nothing": (0.0, 0.0, silent)}
             if self.with_control:
                 cases |= {
-                    "all": (1.0, 1.0, batch.words), "sketch+lq": (1.0, 1.0, silent), "sketch": (1.0, 0.0, silent), "lq": (0.0, 1.0, silent),
-                }  # fmt: skip
+                    "all": (1.0, 1.0, batch.words),
+                    "sketch+lq": (1.0, 1.0, silent),
+                    "sketch": (1.0, 0.0, silent),
+                    "lq": (0.0, 1.0, silent),
+                }
             figures = {}
             for name, (sketch, lq, words) in cases.items():
-                figures[f"loss_{name}"] = self._mean_error(replace(whole, present=torch.tensor([[sketch, lq]]).expand(128, 2), words=words))
+                figures[f"loss_{name}"] = self._mean_error(
+                    replace(whole, present=torch.tensor([[sketch, lq]]).expand(128, 2), words=words)
+                )
             if self.with_control:
                 eyes = replace(
-                    batch, rounds=torch.ones(128), mask=part, known=batch.target, erase=torch.ones(128), present=torch.ones(128, 2),
-                    sigma=batch.sigma.clamp_min(1.0), words=self._eye_words(batch),
-                )  # fmt: skip
+                    batch,
+                    rounds=torch.ones(128),
+                    mask=part,
+                    known=batch.target,
+                    erase=torch.ones(128),
+                    present=torch.ones(128, 2),
+                    sigma=batch.sigma.clamp_min(1.0),
+                    words=self._eye_words(batch),
+                )
                 figures["loss_eyes_words"] = self._mean_error(eyes)
                 figures["loss_eyes_silent"] = self._mean_error(replace(eyes, words=silent))
         return figures
 
     def _eye_words(self, batch: Batch) -> Tensor:
         g = torch.Generator().manual_seed(1)
-        people = torch.randint(len(self.unseen), (len(batch.target),), generator=g)  # the first draw of `draw`, once more
-        return encode_sorted(self.text_encoder, [part_text(self.unseen_attributes[int(p)], "eyes", g) for p in people])
+        people = torch.randint(
+            len(self.unseen), (len(batch.target),), generator=g
+        )  # the first draw of `draw`, once more
+        return encode_sorted(
+            self.text_encoder, [part_text(self.unseen_attributes[int(p)], "eyes", g) for p in people]
+        )
 
     @torch.no_grad()
     def _mean_error(self, batch: Batch) -> float:
         device = self._device()
         pieces = range(0, len(batch.target), self.batch)
-        errors = [self.errors(Batch(**{k: v[i : i + self.batch] for k, v in vars(batch).items()}).to(device)) for i in pieces]
+        errors = [
+            self.errors(Batch(**{k: v[i : i + self.batch] for k, v in vars(batch).items()}).to(device))
+            for i in pieces
+        ]
         return float(torch.cat(errors).mean())
 
     def _device(self) -> torch.device:
@@ -227,15 +289,19 @@ class BaseStage(GeneratorStage):
 
 
 def witness_words(values: Sequence[int], part: str | None, generator: torch.Generator) -> str:
-    """What is said about one person: everything (part None), or opening and words of one part, as a round's prompt; "" in 10 %.
+    """What is said about one person: everything (part None), or opening and words of one part, as a round's
+    prompt; "" in 10 %.
 
-    The rate of omission is drawn per text, and is zero in 15 %: a complete description must be nothing unusual. The words of a round's part
-    are never wrong and rarely left out: they are what the round is about.
+    The rate of omission is drawn per text, and is zero in 15 %: a complete description must be nothing
+    unusual. The words of a round's part are never wrong and rarely left out: they are what the round is
+    about.
     """
     silent, complete, omit, wrong, whole = torch.rand(5, generator=generator).tolist()
     if silent < 0.1:
         return ""
-    said = describe(values, generator, omit=0.0 if complete < 0.15 else 0.8 * omit, wrong=0.15 * wrong).description
+    said = describe(
+        values, generator, omit=0.0 if complete < 0.15 else 0.8 * omit, wrong=0.15 * wrong
+    ).description
     if part is None:
         return said.full_prompt() if whole < 0.85 else said.prompt("overview")
     kept = torch.rand(SLOTS, generator=generator) >= 0.1
@@ -245,15 +311,20 @@ def witness_words(values: Sequence[int], part: str | None, generator: torch.Gene
 
 @torch.no_grad()
 def encode_sorted(encoder: TextEncoder, texts: Sequence[str], chunk: int = 16) -> Tensor:
-    """Slots (B, SLOTS, WIDTH) float32 of B texts; texts of like length share a chunk, so that little padding is read."""
+    """Slots (B, SLOTS, WIDTH) float32 of B texts; texts of like length share a chunk, so that little
+    padding is read."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    pieces = [encoder(encoder.tokenise([texts[i] for i in order[k : k + chunk]])) for k in range(0, len(order), chunk)]
+    pieces = [
+        encoder(encoder.tokenise([texts[i] for i in order[k : k + chunk]]))
+        for k in range(0, len(order), chunk)
+    ]
     slots = torch.cat(pieces).float()
     return slots[torch.argsort(torch.tensor(order))]
 
 
 def use_batched_attention(module: nn.Module) -> None:
-    """Attention as plain batched products: the fused one's backward is four times slower in bfloat16 on CPUs."""
+    """Attention as plain batched products: the fused one's backward is four times slower in bfloat16 on
+    CPUs."""
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
     for layer in module.modules():

@@ -34,7 +34,8 @@ KIND = "encoded-world"
 
 @dataclass(frozen=True)
 class Latents:
-    """N people's encoded pictures. The second axis is 0 as drawn, 1 mirrored (words say nothing of left and right)."""
+    """N people's encoded pictures. The second axis is 0 as drawn, 1 mirrored (words say nothing of left and
+    right)."""
 
     portraits: Tensor
     """(N, 2, 4, 16, 16) float16: canonical portraits, what the generator is to make."""
@@ -57,26 +58,41 @@ def encode_world(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latents:
-    """Latents of all people drawn so far; kept in the file `path` and read from there when world and autoencoder are the same.
+    """Latents of all people drawn so far; kept in the file `path` and read from there when world and
+    autoencoder are the same.
 
     progress: called with (people done, people).
     """
     people = world.people
-    config = {"people": people, "seed": seed, "autoencoder": _fingerprint(autoencoder), "world": _fingerprint_of(world)}
+    config = {
+        "people": people,
+        "seed": seed,
+        "autoencoder": _fingerprint(autoencoder),
+        "world": _fingerprint_of(world),
+    }
     if path is not None and path.exists():
         tensors, stored = load_tensors(path, KIND)
         if stored == config:
-            return Latents(tensors["portraits"].half(), tensors["sketches"].half(), tensors["lq"].half(), tensors["cells"])
+            return Latents(
+                tensors["portraits"].half(),
+                tensors["sketches"].half(),
+                tensors["lq"].half(),
+                tensors["cells"],
+            )
     chunks = []
     for start in range(0, people, CHUNK):
         rows = np.arange(start, min(start + CHUNK, people))
         chunks.append(_encode_people(world, autoencoder, rows, step_generator(seed, start)))
         if progress is not None:
             progress(int(rows[-1]) + 1, people)
-    latents = Latents(*(torch.cat([getattr(chunk, field.name) for chunk in chunks]) for field in fields(Latents)))
+    latents = Latents(
+        *(torch.cat([getattr(chunk, field.name) for chunk in chunks]) for field in fields(Latents))
+    )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(path, {field.name: getattr(latents, field.name) for field in fields(Latents)}, KIND, config)
+        save_tensors(
+            path, {field.name: getattr(latents, field.name) for field in fields(Latents)}, KIND, config
+        )
     return latents
 
 
@@ -86,7 +102,9 @@ def template_cells() -> Tensor:
 
 
 @torch.no_grad()
-def _encode_people(world: World, autoencoder: Autoencoder, rows: np.ndarray, generator: torch.Generator) -> Latents:
+def _encode_people(
+    world: World, autoencoder: Autoencoder, rows: np.ndarray, generator: torch.Generator
+) -> Latents:
     portraits = floats(world.canonical[rows])
     sketches = floats(world.sketches[rows])[:, :, None]
     ink = torch.empty(*sketches.shape[:2], 1, 1, 1).uniform_(0.6, 1.4, generator=generator)
@@ -112,14 +130,22 @@ def _encode(autoencoder: Autoencoder, images: Tensor) -> Tensor:
 
 
 def _lq_photos(world: World, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-    """One LQ photo (N, 3, 128, 128) per person: a random view, roughly aligned, in other light, at one random side, enlarged."""
+    """One LQ photo (N, 3, 128, 128) per person: a random view, roughly aligned, in other light, at one
+    random side, enlarged."""
     view = torch.randint(world.info.views, (len(rows),), generator=generator).numpy()
-    pictures, points = floats(world.views[rows, view]), torch.from_numpy(np.array(world.view_points[rows, view]))
-    matrix = augment.alignment_jitter(points, pictures.shape[-1], generator, landmark=1.5, shift=0.015, rotate=2.0, scale=0.03)
+    pictures, points = (
+        floats(world.views[rows, view]),
+        torch.from_numpy(np.array(world.view_points[rows, view])),
+    )
+    matrix = augment.alignment_jitter(
+        points, pictures.shape[-1], generator, landmark=1.5, shift=0.015, rotate=2.0, scale=0.03
+    )
     pictures = augment.colour(augment.place(pictures, matrix), generator, strength=0.4, grey=0.03)
     pictures = augment.sometimes(pictures, 0.25, generator, lambda x: augment.blur(x, generator, widest=3.0))
     side = LQ_SIDES[int(torch.randint(len(LQ_SIDES), (), generator=generator))]
-    small = augment.sometimes(resize(pictures, side, side), 0.5, generator, lambda x: augment.noise(x, generator, 0.04))
+    small = augment.sometimes(
+        resize(pictures, side, side), 0.5, generator, lambda x: augment.noise(x, generator, 0.04)
+    )
     return resize(torch.round(small * 255) / 255, *pictures.shape[-2:])
 
 
@@ -137,5 +163,7 @@ def _fingerprint(autoencoder: Autoencoder) -> str:
 
 
 def _fingerprint_of(world: World) -> str:
-    ends = np.concatenate([world.identities[: world.people][[0, -1]].ravel(), world.canonical[world.people - 1].ravel()[::97]])
+    ends = np.concatenate(
+        [world.identities[: world.people][[0, -1]].ravel(), world.canonical[world.people - 1].ravel()[::97]]
+    )
     return hashlib.sha256(repr(world.info).encode() + ends.astype(np.float32).tobytes()).hexdigest()

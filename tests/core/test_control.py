@@ -1,4 +1,4 @@
-"""The control branch gives the released model's values on its reference weights, and nothing at strength 0."""
+"""The control branch gives the released model's values on reference weights, and nothing at strength 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from identiface_core.diffusion.control import Control, ControlBranch
-from identiface_core.diffusion.transformer import forward_controlled, load_transformer, make_transformer, save_transformer
+from identiface_core.diffusion.transformer import (
+    forward_controlled,
+    load_transformer,
+    make_transformer,
+    save_transformer,
+)
 from identiface_core.errors import InputError, WeightsError
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
@@ -59,10 +64,19 @@ def official() -> tuple[torch.nn.Module, ControlBranch]:
     """The released architecture, tiny, with reference weights."""
     weights = load_file(REFERENCE / "identiface-tiny-weights.safetensors")
     base = make_transformer(
-        num_attention_heads=4, attention_head_dim=12, out_channels=8, num_layers=6, cross_attention_dim=48, sample_size=16,
-        caption_channels=32, use_additional_conditions=True, interpolation_scale=2,
-    )  # fmt: skip
-    state = _diffusers({k: v for k, v in _below(weights, "base_model.").items() if not k.startswith("blocks.")}, BASE_NAMES)
+        num_attention_heads=4,
+        attention_head_dim=12,
+        out_channels=8,
+        num_layers=6,
+        cross_attention_dim=48,
+        sample_size=16,
+        caption_channels=32,
+        use_additional_conditions=True,
+        interpolation_scale=2,
+    )
+    state = _diffusers(
+        {k: v for k, v in _below(weights, "base_model.").items() if not k.startswith("blocks.")}, BASE_NAMES
+    )
     state.pop("y_embedder.y_embedding")
     for index in range(6):
         block = _diffusers(_below(weights, f"base_model.blocks.{index}."), BLOCK_NAMES)
@@ -70,7 +84,11 @@ def official() -> tuple[torch.nn.Module, ControlBranch]:
     wrong = base.load_state_dict(state, strict=False)
     assert wrong.unexpected_keys == [] and wrong.missing_keys in ([], ["pos_embed.pos_embed"])
     branch = ControlBranch.copy_of(base, copies=3, surroundings=False)
-    state = {k: v for k, v in weights.items() if k.startswith(("freq_fusion.", "controlnet.")) and "copied_block" not in k}
+    state = {
+        k: v
+        for k, v in weights.items()
+        if k.startswith(("freq_fusion.", "controlnet.")) and "copied_block" not in k
+    }
     for index in range(3):
         block = _diffusers(_below(weights, f"controlnet.{index}.copied_block."), BLOCK_NAMES)
         state |= {f"controlnet.{index}.copied_block.{k}": v for k, v in block.items()}
@@ -90,9 +108,14 @@ def _run(official, values, latent, *, mask=True, trace=None):
     hooks = [] if trace is None else trace(base, branch)
     with torch.no_grad():
         out = forward_controlled(
-            base, values["in.x"], values["in.timestep"], values["in.y"][:, 0], control,
-            context_mask=values["in.mask"][:, 0, 0] if mask else None, added=added,
-        )  # fmt: skip
+            base,
+            values["in.x"],
+            values["in.timestep"],
+            values["in.y"][:, 0],
+            control,
+            context_mask=values["in.mask"][:, 0, 0] if mask else None,
+            added=added,
+        )
     for hook in hooks:
         hook.remove()
     return out
@@ -105,8 +128,12 @@ def test_released_outputs(official, values):
     close = {"atol": 1e-4, "rtol": 0}
     torch.testing.assert_close(_run(official, values, None), values["out.out_base"], **close)
     torch.testing.assert_close(_run(official, values, fused), values["out.out_control"], **close)
-    torch.testing.assert_close(_run(official, values, without_lq), values["out.out_control_c2_missing"], **close)
-    torch.testing.assert_close(_run(official, values, fused, mask=False), values["out.out_control_mask_none"], **close)
+    torch.testing.assert_close(
+        _run(official, values, without_lq), values["out.out_control_c2_missing"], **close
+    )
+    torch.testing.assert_close(
+        _run(official, values, fused, mask=False), values["out.out_control_mask_none"], **close
+    )
     assert (values["out.out_base"] - values["out.out_control"]).abs().max() > 0.01
 
 
@@ -117,28 +144,46 @@ def test_released_traces(official, values):
         return lambda module, args, out: seen.__setitem__(name, out)
 
     def trace(base, branch):
-        blocks = [b.register_forward_hook(keep(f"base_block_out.{i}")) for i, b in enumerate(base.transformer_blocks)]
-        states = [c.copied_block.register_forward_hook(keep(f"control_state.{i}")) for i, c in enumerate(branch.controlnet)]
-        skips = [c.after_proj.register_forward_hook(keep(f"control_skip.{i}")) for i, c in enumerate(branch.controlnet)]
+        blocks = [
+            b.register_forward_hook(keep(f"base_block_out.{i}"))
+            for i, b in enumerate(base.transformer_blocks)
+        ]
+        states = [
+            c.copied_block.register_forward_hook(keep(f"control_state.{i}"))
+            for i, c in enumerate(branch.controlnet)
+        ]
+        skips = [
+            c.after_proj.register_forward_hook(keep(f"control_skip.{i}"))
+            for i, c in enumerate(branch.controlnet)
+        ]
         return [*blocks, *states, *skips]
 
     _run(official, values, values["out.fused_control_latent"], trace=trace)
     expected = {k[len("out.trace.") :]: v for k, v in values.items() if k.startswith("out.trace.")}
     assert seen.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(seen[name], value, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            seen[name], value, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_one_control_serves_both_halves_of_guidance(official, values):
     base, branch = official
     latent = branch.freq_fusion(values["in.c_sketch"][:1], values["in.c_lq"][:1])
-    added = {"resolution": values["in.img_hw"][:1].repeat(2, 1), "aspect_ratio": values["in.aspect_ratio"][:1].repeat(2, 1)}
+    added = {
+        "resolution": values["in.img_hw"][:1].repeat(2, 1),
+        "aspect_ratio": values["in.aspect_ratio"][:1].repeat(2, 1),
+    }
     with torch.no_grad():
         out = forward_controlled(
-            base, values["in.x"][:1].repeat(2, 1, 1, 1), values["in.timestep"][:1].repeat(2),
-            values["out.cfg.y_uncond_then_cond"][:, 0], Control(branch, latent), context_mask=values["in.mask"][:1, 0, 0].repeat(2, 1),
+            base,
+            values["in.x"][:1].repeat(2, 1, 1, 1),
+            values["in.timestep"][:1].repeat(2),
+            values["out.cfg.y_uncond_then_cond"][:, 0],
+            Control(branch, latent),
+            context_mask=values["in.mask"][:1, 0, 0].repeat(2, 1),
             added=added,
-        )[:, :4]  # fmt: skip
+        )[:, :4]
     torch.testing.assert_close(out, values["out.cfg.eps_uncond_then_cond"], atol=1e-4, rtol=0)
     guided = out[:1] + 4.5 * (out[1:] - out[:1])
     torch.testing.assert_close(guided, values["out.cfg.eps_guided_4.5"], atol=1e-4, rtol=0)
@@ -147,7 +192,9 @@ def test_one_control_serves_both_halves_of_guidance(official, values):
 @pytest.fixture(scope="module")
 def small():
     torch.manual_seed(0)
-    base = make_transformer(num_attention_heads=2, num_layers=3, cross_attention_dim=64, caption_channels=16).eval()
+    base = make_transformer(
+        num_attention_heads=2, num_layers=3, cross_attention_dim=64, caption_channels=16
+    ).eval()
     branch = ControlBranch.copy_of(base, copies=2).eval()
     x, t, context = torch.randn(2, 4, 16, 16), torch.tensor([700.0, 20.5]), torch.randn(2, 7, 16)
     return base, branch, x, t, context
@@ -169,8 +216,12 @@ def test_strength_zero_is_plain_diffusers_to_the_bit(small):
     loud = _loud(branch)
     assert torch.equal(forward_controlled(base, x, t, context), plain)
     assert torch.equal(forward_controlled(base, x, t, context, Control(loud, latent, strength=0.0)), plain)
-    assert torch.equal(forward_controlled(base, x, t, context, Control(loud, latent, strength=torch.zeros(2, 1, 1))), plain)
-    assert torch.equal(forward_controlled(base, x, t, context, Control(branch, latent, surroundings)), plain), "fresh branch"
+    assert torch.equal(
+        forward_controlled(base, x, t, context, Control(loud, latent, strength=torch.zeros(2, 1, 1))), plain
+    )
+    assert torch.equal(
+        forward_controlled(base, x, t, context, Control(branch, latent, surroundings)), plain
+    ), "fresh branch"
     assert not torch.equal(forward_controlled(base, x, t, context, Control(loud, latent)), plain)
 
 
@@ -179,11 +230,21 @@ def test_strength_and_flags_are_per_sample(small):
     base, branch, x, t, context = small
     loud, latent, surroundings = _loud(branch), torch.randn(2, 4, 16, 16), torch.randn(2, 5, 16, 16)
     present = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    both = forward_controlled(base, x, t, context, Control(loud, latent, surroundings, present, torch.tensor([1.0, 0.0]).view(2, 1, 1)))
-    first = forward_controlled(base, x[:1], t[:1], context[:1], Control(loud, latent[:1], surroundings[:1], present[:1]))
+    both = forward_controlled(
+        base,
+        x,
+        t,
+        context,
+        Control(loud, latent, surroundings, present, torch.tensor([1.0, 0.0]).view(2, 1, 1)),
+    )
+    first = forward_controlled(
+        base, x[:1], t[:1], context[:1], Control(loud, latent[:1], surroundings[:1], present[:1])
+    )
     torch.testing.assert_close(both[:1], first)
     assert torch.equal(both[1:], base(x, encoder_hidden_states=context, timestep=t).sample[1:])
-    other = forward_controlled(base, x[:1], t[:1], context[:1], Control(loud, latent[:1], surroundings[:1], present[1:]))
+    other = forward_controlled(
+        base, x[:1], t[:1], context[:1], Control(loud, latent[:1], surroundings[:1], present[1:])
+    )
     assert (other - first).abs().max() > 1e-4, "the flags are read"
 
 
@@ -198,15 +259,29 @@ def test_released_branch_refuses_surroundings(small):
 
 def test_window():
     control = Control(None, torch.zeros(1), start=0.2, end=0.6)  # type: ignore[arg-type]
-    assert [control.acts_at(t) for t in (999.0, 790.0, 410.0, 390.0, 0.0)] == [False, True, True, False, False]
+    assert [control.acts_at(t) for t in (999.0, 790.0, 410.0, 390.0, 0.0)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_transformer_folder_round_trip(small, tmp_path):
     base, _, x, t, context = small
     save_transformer(base, tmp_path / "transformer")
-    assert sorted(p.name for p in (tmp_path / "transformer").iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "transformer").iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
     again = load_transformer(tmp_path / "transformer")
     with torch.no_grad():
-        torch.testing.assert_close(forward_controlled(again, x, t, context), forward_controlled(base, x, t, context), atol=1e-2, rtol=0)
+        torch.testing.assert_close(
+            forward_controlled(again, x, t, context),
+            forward_controlled(base, x, t, context),
+            atol=1e-2,
+            rtol=0,
+        )
     with pytest.raises(WeightsError, match="nowhere"):
         load_transformer(tmp_path / "nowhere")
