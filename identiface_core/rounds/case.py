@@ -153,25 +153,30 @@ class Case:
         path = path if path.suffix == ".json" else path / FILE
         try:
             if path.stat().st_size > MAX_BYTES:
-                raise CaseError(f"{path}: more than {MAX_BYTES:,} bytes: this is no case file")
-            content = json.loads(path.read_text(encoding="utf-8"))
+                raise CaseError(f"more than {MAX_BYTES:,} bytes, so this is no case file")
+            return cls.parse(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise CaseError(
-                f"{path}: cannot be read ({error.strerror or error}): give the folder of a case"
-            ) from error
-        except (ValueError, RecursionError) as error:
+            reason = error.strerror or error
+            raise CaseError(f"{path}: cannot be read ({reason}): give the folder of a case") from error
+        except CaseError as error:
+            raise CaseError(f"{path}: {error}: run the case again") from error
+        except UnicodeDecodeError as error:
             raise CaseError(f"{path}: damaged ({error}): run the case again") from error
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            found = content.get("schema_version") if isinstance(content, dict) else None
-            raise CaseError(
-                f"{path}: schema_version {found!r}, this program reads {SCHEMA_VERSION}: run the case again"
-            )
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """What `to_json` wrote. Raises `CaseError` for a text that is damaged, incomplete, or of another version."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CaseError(f"damaged ({error})") from error
+        found = content.get("schema_version") if isinstance(content, dict) else None
+        if found != SCHEMA_VERSION:
+            raise CaseError(f"schema_version {found!r}, this program reads {SCHEMA_VERSION}")
         try:
             return cls._from_content(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CaseError(
-                f"{path}: an entry is missing or of the wrong kind ({error}): run the case again"
-            ) from error
+            raise CaseError(f"an entry is missing or of the wrong kind ({error})") from error
 
     @classmethod
     def _from_content(cls, content: Mapping[str, Any]) -> Case:

@@ -6,7 +6,7 @@ STYLE = """
 :root { --ink:#1d1f24; --quiet:#5c6069; --line:#d9d5cb; --paper:#f6f4ef; --card:#fff; --accent:#2f5d8a;
     --warn:#8f3216 }
 * { box-sizing:border-box }
-body { margin:0; background:var(--paper); color:var(--ink); 
+body { margin:0; background:var(--paper); color:var(--ink);
     font:16px/1.5 system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif }
 main,footer { max-width:1120px; margin:0 auto; padding:1.5rem }
 h1 { margin:.2rem 0 }

@@ -162,8 +162,8 @@ def _lists(case: Case, prepared: Prepared) -> str:
     people = case.gallery["people"]
     note = (
         '<p class="quiet">Score: cosine between query and stored template, -1 to 1. FPIR: the share of '
-        f"searches, for people who are not in a gallery of {people:,}, whose best score reaches this one. It is "
-        "measured on synthetic people and holds for evidence like theirs.</p>"
+        f"searches, for people who are not in a gallery of {people:,}, whose best score reaches this one. It "
+        "is measured on synthetic people and holds for evidence like theirs.</p>"
     )
     return _section("Candidates", f'<div class="lists">{"".join(columns)}</div>{note}')
 
@@ -191,8 +191,8 @@ def _rounds(case: Case, faces: Mapping[int, Tensor]) -> str:
     weights = ", ".join(f"{name} {share:g}" for name, share in WEIGHTS.items())
     note = (
         f'<p class="quiet">The evidence score is the weighted mean of its terms ({weights}; missing ones are '
-        "left out). It decides which face of a round is kept and whether the round is accepted. No true photo "
-        "takes part.</p>"
+        "left out). It decides which face of a round is kept and whether the round is accepted. No true "
+        "photo takes part.</p>"
     )
     return _section("Rounds", note + "".join(blocks))
 

@@ -230,7 +230,7 @@ class CaseRunner:
         }
         save_tensors(self.folder / STATE, tensors, "case-state", {})
         case.save(self.folder)
-        return case
+        return Case.parse(case.to_json())
 
     def _record(
         self, planned: PlannedRound, kind: str, agree: float | None, scores: tuple[EvidenceScore, ...]
@@ -322,7 +322,8 @@ class CaseRunner:
         last = judges[-1]
         return (
             f"the judging matcher does not share the first candidate {last.person!r}: cosine "
-            f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with the generated faces",
+            f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
+            "the generated faces",
         )
 
     def _seeds(self, part: str) -> tuple[int, ...]:
