@@ -1,0 +1,123 @@
+"""What the embedded model does on people it has never seen: every figure of `docs/embedded-model.md`, from one run."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from identiface_core.embedded import EmbeddedModel
+from identiface_core.evidence.values import Evidence
+from identiface_core.faces.finder import portrait_of
+from identiface_core.gallery import Gallery
+from identiface_core.rounds.consensus import consensus, fuse
+
+from .metrics import Rate, identification, mate_ranks, psnr
+from .probes import EVIDENCE_PICTURE, GALLERY_PEOPLE, KINDS, Probes, pictures
+
+Say = Callable[[str], None]
+SUBSETS: tuple[tuple[str, ...], ...] = tuple(
+    kinds for size in (3, 2, 1) for kinds in itertools.combinations(KINDS, size)
+)
+"""All, each pair, each single kind of evidence."""
+SEEDS = 8
+STEPS = 8
+GUIDANCE = 1.5
+
+
+def _row(queries: Tensor, gallery: Tensor, rows: Tensor) -> dict[str, Any]:
+    ranks = mate_ranks(queries, gallery, rows)
+    mates = (queries * gallery[rows]).sum(1)
+    first, ten = identification(ranks, 1), identification(ranks, 10)
+    return {**_rate("rank1", first), **_rate("rank10", ten), "mate_cosine": round(float(mates.mean()), 4)}
+
+
+def _rate(name: str, rate: Rate) -> dict[str, Any]:
+    return {name: round(rate.value, 4), f"{name}_ci": [round(rate.low, 4), round(rate.high, 4)]}
+
+
+@torch.no_grad()
+def matchers(model: EmbeddedModel, gallery: Gallery, count: int) -> dict[str, Any]:
+    """How well each matcher finds `count` people by their true other photo: the ceiling of everything else."""
+    photos = pictures(GALLERY_PEOPLE, 0, count, EVIDENCE_PICTURE)
+    aligned = torch.stack([portrait_of(photo, model.finder, 0) for photo in photos])
+    rows = torch.arange(count)
+    return {
+        matcher.name: _row(matcher.embed(aligned), gallery.templates[matcher.name], rows)
+        for matcher in (model.matcher_a, model.matcher_b)
+    }
+
+
+@torch.no_grad()
+def autoencoder(model: EmbeddedModel, probes: Probes) -> dict[str, Any]:
+    """PSNR of canonical portraits and of sketches after encoding and decoding, dB."""
+    net = model.generator.autoencoder
+    drawings = probes.sketches.expand(-1, 3, -1, -1)
+    return {
+        name: round(float(torch.cat([psnr(net(c), c) for c in images.split(16)]).mean()), 2)
+        for name, images in (("portraits", probes.truth), ("sketches", drawings))
+    }
+
+
+@torch.no_grad()
+def evidence_encoder(model: EmbeddedModel, gallery: Gallery, probes: Probes) -> dict[str, Any]:
+    """Identification by the evidence query alone, for every set of evidence; judged in matcher A's gallery."""
+    templates = gallery.templates[model.matcher_a.name]
+    return {
+        "+".join(kinds): _row(evidence_queries(model, probes, kinds), templates, probes.rows) for kinds in SUBSETS
+    }
+
+
+@torch.no_grad()
+def evidence_queries(model: EmbeddedModel, probes: Probes, kinds: tuple[str, ...] = KINDS) -> Tensor:
+    """(N, D) evidence queries of all probes, from these kinds of evidence."""
+    encode, words = model.evidence_encoder.query, model.text_encoder
+    return torch.stack([encode(probes.evidence(i, kinds), words) for i in range(len(probes))])
+
+
+@torch.no_grad()
+def generate(model: EmbeddedModel, probes: Probes, kinds: tuple[str, ...], seeds: int) -> Tensor:
+    """(N, seeds, 3, 128, 128): faces generated from these kinds of evidence, whole face, no rounds."""
+    faces = []
+    for i in range(len(probes)):
+        evidence: Evidence = probes.evidence(i, kinds)
+        prompt = "" if evidence.description is None else evidence.description.full_prompt()
+        made = model.generator.sample(
+            [prompt], evidence, list(range(seeds)), steps=STEPS, guidance_scale=GUIDANCE if prompt else 1.0
+        )
+        faces.append(made.images)
+    return torch.stack(faces)
+
+
+@torch.no_grad()
+def generated(model: EmbeddedModel, gallery: Gallery, probes: Probes, say: Say) -> dict[str, Any]:
+    """Identification by generated faces: one seed for every set of evidence, 1, 4 and 8 seeds for all; each matcher apart.
+
+    Also the fusion of the evidence query with the consensus of 8, and the seconds per face.
+    """
+    result: dict[str, Any] = {}
+    for kinds in SUBSETS:
+        started = time.monotonic()
+        seeds = SEEDS if kinds == KINDS else 1
+        faces = generate(model, probes, kinds, seeds)
+        seconds = (time.monotonic() - started) / (len(probes) * seeds)
+        for matcher in (model.matcher_a, model.matcher_b):
+            templates = gallery.templates[matcher.name]
+            vectors = matcher.embed(faces.flatten(0, 1)).unflatten(0, faces.shape[:2])
+            for number in (1, 4, SEEDS) if seeds == SEEDS else (1,):
+                queries = torch.stack([consensus(row[:number]) for row in vectors])
+                row = _row(queries, templates, probes.rows)
+                result[f"{'+'.join(kinds)}, {number} seed{'s' * (number > 1)}, {matcher.name}"] = row
+            if seeds == SEEDS and matcher is model.matcher_a:
+                asked = evidence_queries(model, probes)
+                both = torch.stack([fuse(q, consensus(row), 0.7) for q, row in zip(asked, vectors, strict=True)])
+                result["evidence query and 8 seeds fused"] = _row(both, templates, probes.rows)
+        if kinds == KINDS:
+            result["portrait_psnr"] = round(float(psnr(faces[:, 0], probes.truth).mean()), 2)
+            result["seconds_per_face"] = round(seconds, 3)
+        say(f"generated from {'+'.join(kinds)}")
+    return result

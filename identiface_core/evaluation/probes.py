@@ -1,0 +1,92 @@
+"""Probes: people unseen in any training, with the evidence a witness would give of them.
+
+The only place, with training, where the truth is known. What a system under test gets of a probe is its evidence alone; the
+truth stays here, for scoring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from identiface_core.evidence.description import Description
+from identiface_core.evidence.values import Evidence
+from identiface_core.synthesis import witness
+from identiface_core.synthesis.attributes import attribute_values
+from identiface_core.synthesis.identity import canonical_nuisance, sample_identities, sample_nuisance
+from identiface_core.synthesis.portrait import render
+
+GALLERY_PEOPLE = 404
+"""Seed of the people of the shipped gallery; nobody of them is in any training."""
+STRANGERS = 606
+"""Seed of people who are in no gallery: probes without a mate."""
+GALLERY_PICTURE, EVIDENCE_PICTURE = 404, 4049
+"""Seeds of the views: the gallery's picture of a person, and the other one that the evidence was made from."""
+CHUNK = 10
+KINDS = ("lq", "sketch", "words")
+
+
+def pictures(people_seed: int, first: int, count: int, view_seed: int | None) -> Tensor:
+    """One picture each of people first .. first + count - 1: (count, 3, 128, 128) in [0, 1].
+
+    view_seed: seed of the views (person k always has view k), or None for the canonical portrait.
+    """
+    people = sample_identities(first + count, people_seed)[first:]
+    views = canonical_nuisance(count) if view_seed is None else sample_nuisance(first + count, view_seed)[first:]
+    pieces = zip(people.split(CHUNK), views.split(CHUNK), strict=True)
+    return torch.cat([render(a, b).image for a, b in pieces])
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Evidence of N people, and behind it the truth."""
+
+    lq: Tensor
+    """(N, 3, s, s): tiny photos of a view that is in no gallery."""
+    sketches: Tensor
+    """(N, 1, 128, 128)."""
+    words: tuple[Description, ...]
+    values: Tensor
+    """(N, SLOTS) true attribute values."""
+    truth: Tensor
+    """(N, 3, 128, 128): canonical portraits."""
+    rows: Tensor
+    """(N,) row of each person in the gallery, or -1."""
+
+    def __len__(self) -> int:
+        return len(self.lq)
+
+    def evidence(self, i: int, kinds: tuple[str, ...] = KINDS) -> Evidence:
+        """The evidence of probe i, only of these kinds."""
+        return Evidence(
+            self.lq[i] if "lq" in kinds else None,
+            self.sketches[i] if "sketch" in kinds else None,
+            self.words[i] if "words" in kinds else None,
+        )
+
+
+def draw_probes(
+    count: int, level: str = "middle", *, first: int = 0, side: int = 8, strangers: bool = False, seed: int = 1
+) -> Probes:
+    """Probes of people first .. first + count - 1 of the shipped gallery, or of strangers to it.
+
+    level: a key of `synthesis.witness.LEVELS`. side: pixels of the LQ photo.
+    """
+    group = STRANGERS if strangers else GALLERY_PEOPLE
+    people = sample_identities(first + count, group)[first:]
+    numbers = torch.arange(first, first + count)
+    error = witness.LEVELS[level]
+    drawn = [
+        witness.sketch(a, error, seed, b) for a, b in zip(people.split(CHUNK), numbers.split(CHUNK), strict=True)
+    ]
+    said = witness.testimony(people, error, seed, numbers)
+    return Probes(
+        lq=witness.low_quality(pictures(group, first, count, EVIDENCE_PICTURE), side),
+        sketches=torch.cat(drawn),
+        words=tuple(one.description for one in said),
+        values=attribute_values(people),
+        truth=pictures(group, first, count, None),
+        rows=torch.full((count,), -1) if strangers else numbers,
+    )
