@@ -65,7 +65,7 @@ def _said(name: str, *phrases: str, be: str = "") -> Value:
 ATTRIBUTES: tuple[Attribute, ...] = (
     # overview
     Attribute("sex", "overview", (
-        _said("woman", "woman", "lady", "female", "female person", "girl"),
+        _said("woman", "woman", "lady", "female", "female person"),
         _said("man", "man", "guy", "male", "male person", "gentleman"),
     )),
     Attribute("age", "overview", (

@@ -45,19 +45,22 @@ class Understanding:
         """What to tell the user, or None."""
         if not self.cut_words:
             return None
-        return f"the last {self.cut_words} words of the description were not read; at most {MAX_TOKENS} are: shorten it"
+        return (
+            f"the last {self.cut_words} words of the description were not read: shorten it, {MAX_TOKENS} words "
+            "and punctuation marks are read"
+        )
 
 
 def tokens_of(text: str) -> list[str]:
-    """Lower-case words, numbers and marks of a text; hyphens, apostrophes and brackets only separate words."""
+    """Lower-case words, numbers and marks of a text; hyphens and brackets only separate words."""
     return _TOKEN.findall(text.lower().replace("'s ", " "))
 
 
 class TextEncoder(nn.Module):
     """Words to slots: two transformer layers over the words, then one learned query per attribute reads them.
 
-    vocabulary: the known words and marks, in the order of their embeddings. values: how many values each
-    attribute has, in slot order (defaults to the lexicon; a file made with another lexicon does not load).
+    vocabulary: known words and marks, in the order of their embeddings. values: how many values each attribute
+    has, in slot order (that of the lexicon; a file made with another lexicon does not load).
     """
 
     kind = "text-encoder"
@@ -75,7 +78,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         known = [len(attribute.values) for attribute in ATTRIBUTES]
         if list(values) != known:
-            raise ValueError(f"the text encoder was made for attributes with {list(values)} values, the lexicon has {known}")
+            raise ValueError(
+                f"the text encoder was made for attributes with {list(values)} values, the lexicon has {known}"
+            )
         self.config = {
             "vocabulary": list(vocabulary), "values": list(values), "width": width, "heads": heads, "depth": depth,
             "max_tokens": max_tokens,
@@ -107,7 +112,7 @@ class TextEncoder(nn.Module):
         return F.layer_norm(slots, slots.shape[-1:])
 
     def logits(self, slots: Tensor) -> Tensor:
-        """(B, SLOTS, WIDTH) -> (B, SLOTS, 1 + most values): place 0 is "nothing said", place v + 1 is value v."""
+        """(B, SLOTS, WIDTH) -> (B, SLOTS, 1 + most values): place 0 is "nothing said", v + 1 is value v."""
         scores = torch.einsum("bsw,svw->bsv", slots, self.heads) + self.bias
         return scores.masked_fill(self.impossible, -1e4)
 
@@ -121,7 +126,11 @@ class TextEncoder(nn.Module):
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """(B, SLOTS, WIDTH) slots of B texts, without gradients. The null text is ""."""
-        return torch.cat([self(self.tokenise([text])) for text in texts]) if texts else self.queries.new_zeros(0, *self.queries.shape)
+        return (
+            torch.cat([self(self.tokenise([text])) for text in texts])
+            if texts
+            else self.queries.new_zeros(0, *self.queries.shape)
+        )
 
     @torch.no_grad()
     def read(self, text: str) -> Understanding:
@@ -152,7 +161,9 @@ class TextEncoder(nn.Module):
             if word.endswith(ending) and word[: -len(ending)] in self._ids:
                 return self._ids[word[: -len(ending)]]
         if len(word) >= _CORRECTED_LENGTH and word.isalpha():
-            return min((self._ids[near] for near in _one_edit_away(word) if near in self._ids), default=_UNKNOWN)
+            return min(
+                (self._ids[near] for near in _one_edit_away(word) if near in self._ids), default=_UNKNOWN
+            )
         return _UNKNOWN
 
 

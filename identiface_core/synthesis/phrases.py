@@ -350,8 +350,6 @@ def _part_text(items: Sequence[Item], speaker: Speaker, rng: random.Random) -> s
     if rng.random() < 0.35:
         has = f"{speaker.subject} {speaker.have} "
         phrases = _noun_phrases(items, rng)
-        if len(phrases) == 2 and rng.random() < 0.3:
-            phrases = [rng.choice((" above ", " below ", " with ")).join(phrases)]
         return _capital(_lead(phrases, rng.choice(("", has, "one sees ", "with "))) + _join(phrases, rng))
     clauses = [_clause(group, speaker, rng) for group in _groups(items, rng)]
     between = rng.choice((". ", ". ", ", ", "; "))
