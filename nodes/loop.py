@@ -159,9 +159,6 @@ class Iterate(io.ComfyNode):
                     max=MAX_ROUNDS,
                     tooltip="At most so many; the whole face counts as one.",
                 ),
-                io.Int.Input(
-                    "index", default=0, optional=True, socketless=True, tooltip="Set by the loop itself."
-                ),
             ],
             outputs=[
                 sockets.Case.Output("after", display_name="case"),
@@ -173,15 +170,15 @@ class Iterate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, case: Any, rounds: int, index: int = 0) -> io.NodeOutput:
-        if case.stopped or index >= min(rounds, MAX_ROUNDS):
+    def execute(cls, case: Any, rounds: int) -> io.NodeOutput:
+        if case.stopped or rounds <= 0:
             faces = to_host(case.faces())
             return io.NodeOutput(case, faces[-1:], faces, case.candidates)
         # The link, not the value: with values the host would see every round as new and draw them all again.
         link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["case"]
         graph = GraphBuilder()
         drawn = graph.node("IdentiFacePartRound", case=link, part="next", pick=-1)
-        again = graph.node("IdentiFaceIterate", case=drawn.out(0), rounds=rounds, index=index + 1)
+        again = graph.node("IdentiFaceIterate", case=drawn.out(0), rounds=min(rounds, MAX_ROUNDS) - 1)
         return io.NodeOutput(*(again.out(i) for i in range(4)), expand=graph.finalize())
 
 

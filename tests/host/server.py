@@ -112,7 +112,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, seconds: float = 180.0) -> None:
+    def start(self, seconds: float = 600.0) -> None:
         command = [
             comfy_python(self.root),
             "main.py",
@@ -156,8 +156,9 @@ class Server:
                 return
             except (OSError, ValueError):
                 time.sleep(0.5)
+        log = self.tail()
         self.stop()
-        raise RuntimeError(f"ComfyUI did not answer within {seconds:.0f} s:\n{self.tail()}")
+        raise RuntimeError(f"ComfyUI did not answer within {seconds:.0f} s:\n{log}")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -193,11 +194,11 @@ class Server:
             raise Rejected(json.loads(error.read() or b"{}")) from error
         return json.loads(text) if text else {}
 
-    def run(self, graph: Graph, *, seconds: float = 300.0, interrupt_at: str | None = None) -> Run:
-        """Queue `graph` and follow it to its end; `interrupt_at`: interrupt once this node makes progress."""
-        return asyncio.run(self._run(graph, seconds, interrupt_at))
+    def run(self, graph: Graph, *, seconds: float = 900.0, interrupt: bool = False) -> Run:
+        """Queue `graph` and follow it to its end; `interrupt`: stop it at its first step."""
+        return asyncio.run(self._run(graph, seconds, interrupt))
 
-    async def _run(self, graph: Graph, seconds: float, interrupt_at: str | None) -> Run:
+    async def _run(self, graph: Graph, seconds: float, interrupt: bool) -> Run:
         client, run, begun = uuid.uuid4().hex, Run(), time.monotonic()
         async with (
             aiohttp.ClientSession() as session,
@@ -219,10 +220,9 @@ class Server:
                     event = json.loads(message.data)
                     if event.get("data", {}).get("prompt_id", prompt) == prompt:
                         _note(run, event["type"], event.get("data", {}))
-                        moved = event["type"] == "progress" and event["data"].get("node") == interrupt_at
-                        if interrupt_at is not None and moved:
+                        if interrupt and event["type"] == "progress":
                             await asyncio.to_thread(self.post, "/interrupt", {})
-                            interrupt_at = None
+                            interrupt = False
                 else:
                     raise RuntimeError(f"the web socket closed early ({message.type}):\n{self.tail()}")
         run.seconds = time.monotonic() - begun
