@@ -35,6 +35,8 @@ from identiface_core.synthesis.identity import (
     sample_nuisance,
 )
 from identiface_core.synthesis.portrait import render
+from identiface_core.synthesis.witness import LEVELS, ErrorLevel
+from identiface_core.synthesis.witness import sketch as witness_sketch
 
 SPLITS: dict[str, int] = {
     "train": 101,
@@ -240,18 +242,39 @@ def _draw(
 def _draw_sketches(
     identities: Tensor, info: WorldInfo, arrays: dict[str, NDArray[np.generic]], start: int
 ) -> None:
-    from identiface_core.synthesis.witness import witness_sketch
-
-    for s in range(info.sketches):
+    for which in range(info.sketches):
         for i in range(0, len(identities), CHUNK):
-            chunk = identities[i : i + CHUNK]
-            people = range(start + i, start + i + len(chunk))
-            seeds = [(SPLITS[info.split] * 1_000_003 + p) * 16 + s for p in people]
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            levels = torch.cat([torch.rand(1, generator=g) for g in generators])
-            drawn = witness_sketch(chunk, levels, seeds)
-            arrays["sketches"][people.start : people.stop, s] = _bytes(drawn[:, 0])
-            arrays["sketch_errors"][people.start : people.stop, s] = levels.numpy()
+            rows = slice(start + i, start + min(i + CHUNK, len(identities)))
+            level = witness_of(info.split, which, rows.start // CHUNK)
+            drawn = witness_sketch(
+                identities[i : i + CHUNK],
+                level,
+                SPLITS[info.split] * 16 + which,
+                torch.arange(rows.start, rows.stop),
+            )
+            arrays["sketches"][rows, which] = _bytes(drawn[:, 0])
+            arrays["sketch_errors"][rows, which] = level.sketch_error
+
+
+def witness_of(split: str, which: int, group: int) -> ErrorLevel:
+    """Who draws sketch number `which` of a group of `CHUNK` people.
+
+    Training people meet witnesses of every kind, from perfect to poor, drawn per group. Everybody else meets
+    the middle one first, then the careful and the poor one.
+    """
+    if split != "train":
+        return LEVELS[("middle", "careful", "poor")[which % 3]]
+    g = torch.Generator().manual_seed(group * 16 + which)
+    worst, share = LEVELS["poor"], float(torch.rand((), generator=g))
+    fewest, most = worst.missing_strokes
+    return ErrorLevel(
+        "drawn",
+        worst.sketch_error * share,
+        worst.warp * share,
+        (round(fewest * share), round(most * share)),
+        worst.omit * share,
+        worst.wrong * share,
+    )
 
 
 def _bytes(image: Tensor) -> NDArray[np.uint8]:

@@ -182,15 +182,14 @@ def witness_clues(
     world: World, text_encoder: TextEncoder, *, view: int = 1, side: int = 8
 ) -> tuple[Tensor, ...]:
     """LQ photos (N, 3, 32, 32) of one view, sketches (N, 1, 64, 64) and words (N, SLOTS, WIDTH) of a middle
-    witness.
+    witness; for any world but the training one.
     """
     n = world.people
     plain = torch.Generator().manual_seed(3)
     points = torch.from_numpy(np.array(world.view_points[:n, view]))
     matrix = augment.alignment_jitter(points, 64, plain, aligned=1, landmark=1.5, shift=0, rotate=0, scale=0)
     seen = augment.place(floats(world.views_small[:n, view]), matrix)
-    middle = np.abs(world.sketch_errors[:n] - 0.5).argmin(1)
-    sketch = resize_sketch(floats(world.sketches[np.arange(n), middle])[:, None])
+    sketch = resize_sketch(floats(world.sketches[:n, 0])[:, None])
     words = word_bank(text_encoder, np.array(world.attributes[:n]), 1, seed=5, omit=0.3, wrong=0.1)[
         :, 0
     ].float()

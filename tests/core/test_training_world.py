@@ -13,8 +13,11 @@ from torch import Tensor
 
 from identiface_core.errors import InputError
 from identiface_core.synthesis.identity import PARAMETERS
+from identiface_core.synthesis.witness import LEVELS, ErrorLevel
 from identiface_core.training import data
-from identiface_core.training.data import FAMILY, SHARD, SPLITS, World, draw_world, floats, people_of
+from identiface_core.training.data import FAMILY, SPLITS, World, draw_world, floats, people_of, witness_of
+
+SHARD = 10
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +33,14 @@ def quick_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
             image=value.view(-1, 1, 1, 1).expand(-1, 3, 128, 128), masks=masks, points=points
         )
 
-    def sketch(identity: Tensor, levels: Tensor, seeds: list[int]) -> Tensor:
-        assert all(0 <= level <= 1 for level in levels.tolist())
-        return (
-            (identity.sum(1) + torch.tensor(seeds) % 97)
-            .remainder(1.0)
-            .view(-1, 1, 1, 1)
-            .expand(-1, 1, 128, 128)
-        )
+    def sketch(identity: Tensor, level: ErrorLevel, seed: int, person: Tensor) -> Tensor:
+        value = (identity.sum(1) + level.warp + seed % 97 + person / 7).remainder(1.0)
+        return value.view(-1, 1, 1, 1).expand(-1, 1, 128, 128)
 
+    monkeypatch.setattr(data, "SHARD", SHARD)
+    monkeypatch.setattr(data, "CHUNK", 5)
     monkeypatch.setattr(data, "render", render)
-    monkeypatch.setattr("identiface_core.synthesis.witness.witness_sketch", sketch)
+    monkeypatch.setattr(data, "witness_sketch", sketch)
 
 
 def arrays(world: World, people: int) -> dict[str, np.ndarray]:
@@ -84,6 +84,16 @@ def test_person_is_the_same_in_a_world_of_any_size(tmp_path: Path) -> None:
     large = draw_world(tmp_path / "large", SHARD + 3, "train", processes=0)
     for name, values in arrays(small, 7).items():
         assert np.array_equal(values, arrays(large, 7)[name]), name
+
+
+def test_witnesses_vary_in_training_and_are_fixed_elsewhere(tmp_path: Path) -> None:
+    levels = np.array(
+        [witness_of("train", which, group).sketch_error for which in (0, 1) for group in range(200)]
+    )
+    assert len(np.unique(levels)) > 300
+    assert 0 <= levels.min() < 0.05 < 0.8 < levels.max() <= LEVELS["poor"].sketch_error
+    measured = draw_world(tmp_path / "validation", 5, "validation", processes=0).sketch_errors
+    assert (measured[:, 0] == LEVELS["middle"].sketch_error).all()
 
 
 def test_splits_share_nobody() -> None:
