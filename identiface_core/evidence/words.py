@@ -27,6 +27,7 @@ _SPECIAL = 3
 _TOKEN = re.compile(r"[a-z]+|[0-9]+|[.,;:]")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _CORRECTED_LENGTH = 5
+_VALUES = tuple(len(attribute.values) for attribute in ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Understanding:
         if not self.cut_words:
             return None
         return (
-            f"the last {self.cut_words} words of the description were not read: shorten it, {MAX_TOKENS} words "
-            "and punctuation marks are read"
+            f"the last {self.cut_words} words of the description were not read: shorten it, "
+            f"{MAX_TOKENS} words and punctuation marks are read"
         )
 
 
@@ -59,32 +60,36 @@ def tokens_of(text: str) -> list[str]:
 class TextEncoder(nn.Module):
     """Words to slots: two transformer layers over the words, then one learned query per attribute reads them.
 
-    vocabulary: known words and marks, in the order of their embeddings. values: how many values each attribute
-    has, in slot order (that of the lexicon; a file made with another lexicon does not load).
+    vocabulary: known words and marks, in the order of their embeddings. values: how many values each
+    attribute has, in slot order (that of the lexicon; a file made with another lexicon does not load).
     """
 
     kind = "text-encoder"
+    impossible: Tensor
 
     def __init__(
         self,
         *,
         vocabulary: Sequence[str],
-        values: Sequence[int] = tuple(len(attribute.values) for attribute in ATTRIBUTES),
+        values: Sequence[int] = _VALUES,
         width: int = WIDTH,
         heads: int = 4,
         depth: int = 2,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
         super().__init__()
-        known = [len(attribute.values) for attribute in ATTRIBUTES]
-        if list(values) != known:
+        if tuple(values) != _VALUES:
             raise ValueError(
-                f"the text encoder was made for attributes with {list(values)} values, the lexicon has {known}"
+                f"this text encoder was made for attributes with {list(values)} values, ours have {_VALUES}"
             )
         self.config = {
-            "vocabulary": list(vocabulary), "values": list(values), "width": width, "heads": heads, "depth": depth,
+            "vocabulary": list(vocabulary),
+            "values": list(values),
+            "width": width,
+            "heads": heads,
+            "depth": depth,
             "max_tokens": max_tokens,
-        }  # fmt: skip
+        }
         self.max_tokens = max_tokens
         self._ids = {word: i + _SPECIAL for i, word in enumerate(vocabulary)}
         self.words = nn.Embedding(len(vocabulary) + _SPECIAL, width, padding_idx=_PAD)
@@ -99,7 +104,7 @@ class TextEncoder(nn.Module):
         self.register_buffer("impossible", impossible, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) int64 token ids, 0 is padding -> (B, SLOTS, WIDTH) slots, each with mean 0 and deviation 1."""
+        """(B, T) int64 ids, 0 is padding -> (B, SLOTS, WIDTH) slots, each with mean 0 and deviation 1."""
         there = (tokens != _PAD)[:, None, None, :]
         x = self.words(tokens)
         # Which adjective belongs to which noun is mostly a matter of a few words around it.
@@ -196,8 +201,9 @@ class _Block(nn.Module):
         asking = self.norm_asking(x)
         asked = self.norm_asked(asked) if self.cross else asking
         key, value = self.key_value(asked).chunk(2, dim=-1)
-        heads = (self._split(part) for part in (self.query(asking), key, value))
-        read = F.scaled_dot_product_attention(*heads, attn_mask=there)
+        read = F.scaled_dot_product_attention(
+            self._split(self.query(asking)), self._split(key), self._split(value), attn_mask=there
+        )
         x = x + self.out(read.transpose(1, 2).flatten(2))
         return x + self.mlp(x)
 

@@ -55,9 +55,9 @@ LEVELS: dict[str, ErrorLevel] = {
 def misremember(identity: Tensor, level: ErrorLevel, seed: int, person: Tensor | None = None) -> Tensor:
     """The people as remembered: (n, len(PARAMETERS)) -> the same shape.
 
-    Shape and style carry errors of `level.sketch_error` deviations, kept within the range of real people; colours
-    and the pattern seed are those of nobody, marks are absent. person: (n,) int64 numbers of the people, 0..n-1
-    if None.
+    Shape and style carry errors of `level.sketch_error` deviations, kept within the range of real people;
+    colours and the pattern seed are those of nobody, marks are absent. person: (n,) int64 numbers of the
+    people, 0..n-1 if None.
     """
     people = _people(identity, person)
     unit = _unit(people, seed, _SHAPE, len(PARAMETERS))

@@ -21,7 +21,7 @@ _MAN, _WOMAN = re.compile(r"\b(he|his|him)\b", re.I), re.compile(r"\b(she|her)\b
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Texts and the value that each states for each attribute, (B, SLOTS) int64, UNSAID (-1) where it is silent."""
+    """Texts, and the value each states for each attribute: (B, SLOTS) int64, UNSAID (-1) if silent."""
 
     texts: list[str]
     stated: Tensor
@@ -47,7 +47,7 @@ def build_vocabulary(texts: int = 20_000) -> list[str]:
 
 
 def batches(n: int, generator: torch.Generator) -> TextBatch:
-    """n texts as they occur in use: bracketed, in order, plain prose, one round's prompt, one part alone, nothing."""
+    """n texts as they occur in use: bracketed, in order, prose, one round's prompt, one part, nothing."""
     texts: list[str] = []
     stated: list[list[int]] = []
     for row in random_values(n, generator).tolist():
