@@ -1,7 +1,7 @@
 """Pictures in and out: any file to a float tensor, a tensor to a PNG that says where it comes from.
 
-Images are float32 `(C, H, W)` or `(B, C, H, W)` in [0, 1], RGB or grey. Reading is bounded before anything is decoded;
-writing is atomic. Errors name the file and what to do.
+Images are float32 `(C, H, W)` or `(B, C, H, W)` in [0, 1], RGB or grey. Reading is bounded before anything is
+decoded; writing is atomic. Errors name the file and what to do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MAX_SIDE = 8192
 """Longest side of a picture file that is decoded, in pixels."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
-"""Pillow's names of the formats we open. Vector formats are left out: Pillow hands them to outside programs."""
+"""Pillow's names of the formats we open. Vector formats are left out: Pillow hands them to outside
+programs.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ log = logging.getLogger(__name__)
 def open_bounded(path: str | Path) -> Picture:
     """Open a picture file without decoding its pixels.
 
-    Raises InputError for a missing file, a folder, something that is no picture, or one with a side above MAX_SIDE.
+    Raises InputError for a missing file, a folder, something that is no picture, or one with a side above
+    MAX_SIDE.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -44,18 +47,24 @@ def open_bounded(path: str | Path) -> Picture:
     if where.is_dir():
         raise InputError(f"{where}: a picture file is wanted, this is a folder; name one file in it")
     if not where.exists():
-        raise InputError(f"{where}: there is no such file; check the path (relative ones count from the current folder)")
+        raise InputError(
+            f"{where}: there is no such file; check the path (relative ones count from the current folder)"
+        )
     Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is stricter
             picture = Image.open(where, formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
-        raise InputError(f"{where}: the picture is too large; at most {MAX_SIDE} px a side, shrink it first") from None
+        raise InputError(
+            f"{where}: the picture is too large; at most {MAX_SIDE} px a side, shrink it first"
+        ) from None
     except UnidentifiedImageError:
         raise InputError(f"{where}: not a picture we can read; save it as PNG, JPEG or WebP") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged headers
-        raise InputError(f"{where}: cannot be opened ({error}); save it again as PNG, JPEG or WebP") from error
+        raise InputError(
+            f"{where}: cannot be opened ({error}); save it again as PNG, JPEG or WebP"
+        ) from error
     if max(picture.size) > MAX_SIDE:
         size = "{} x {}".format(*picture.size)
         picture.close()
@@ -66,14 +75,17 @@ def open_bounded(path: str | Path) -> Picture:
 def read_image(path: str | Path) -> Tensor:
     """Read a picture file: `(3, H, W)` float32 in [0, 1], RGB.
 
-    CMYK, palettes, 1 to 16 bits, alpha (laid over white) and EXIF orientation are taken care of; of an animation the
-    first frame is used, with a log line that says so. Raises InputError (`open_bounded`, or a damaged file).
+    CMYK, palettes, 1 to 16 bits, alpha (laid over white) and EXIF orientation are taken care of; of an
+    animation the first frame is used, with a log line that says so. Raises InputError (`open_bounded`, or a
+    damaged file).
     """
     return _decode(path, "RGB")
 
 
 def read_grey(path: str | Path) -> Tensor:
-    """Read a picture file as luminance (Rec. 601): `(1, H, W)` float32 in [0, 1]. Otherwise as `read_image`."""
+    """Read a picture file as luminance (Rec. 601): `(1, H, W)` float32 in [0, 1]. Otherwise as
+    `read_image`.
+    """
     return _decode(path, "L")
 
 
@@ -103,7 +115,9 @@ def _to_tensor(picture: Picture, mode: str, path: str | Path) -> Tensor:
         if picture.mode != "F":
             values = values / 65535
         if not bool(((values >= 0) & (values <= 1)).all()):
-            raise InputError(f"{path}: its {picture.mode} values leave the range we know; save it with 8 or 16 bits")
+            raise InputError(
+                f"{path}: its {picture.mode} values leave the range we know; save it with 8 or 16 bits"
+            )
         return values.expand(3 if mode == "RGB" else 1, -1, -1).contiguous()
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "La", "PA", "RGBa"):
         picture = picture.convert("RGBA")
@@ -113,13 +127,16 @@ def _to_tensor(picture: Picture, mode: str, path: str | Path) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic resize of `(C, H, W)` or `(B, C, H, W)` to `height` x `width`, antialiased when shrinking, clamped to [0, 1].
+    """Bicubic resize of `(C, H, W)` or `(B, C, H, W)` to `height` x `width`, antialiased when shrinking,
+    clamped to [0, 1].
 
     Pixel centres at integer + 0.5 (corners are not aligned). Differentiable.
     """
     batch = image if image.dim() == 4 else image[None]
     if batch.shape[-2:] != (height, width):
-        batch = F.interpolate(batch, (height, width), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        batch = F.interpolate(
+            batch, (height, width), mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
     return batch if image.dim() == 4 else batch[0]
 
 
@@ -132,7 +149,9 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """[0, 1] float to uint8 of the same shape, rounded to the nearest grey level; values outside are clamped."""
+    """[0, 1] float to uint8 of the same shape, rounded to the nearest grey level; values outside are
+    clamped.
+    """
     return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -142,17 +161,25 @@ def from_uint8(image: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Picture:
-    """`(3, H, W)` or `(1, H, W)` in [0, 1] to a Pillow picture (RGB or L). Raises InputError for other shapes."""
+    """`(3, H, W)` or `(1, H, W)` in [0, 1] to a Pillow picture (RGB or L). Raises InputError for other
+    shapes.
+    """
     from PIL import Image
 
     if image.dim() != 3 or image.shape[0] not in (1, 3):
-        raise InputError(f"an image of shape (3, H, W) or (1, H, W) is wanted, this one is {tuple(image.shape)}")
+        raise InputError(
+            f"an image of shape (3, H, W) or (1, H, W) is wanted, this one is {tuple(image.shape)}"
+        )
     pixels = to_uint8(image).cpu()
-    return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(
+        pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    )
 
 
 def png_bytes(image: Tensor, *, origin: Origin | str, data: Mapping[str, Any] | None = None) -> bytes:
-    """PNG of `(3, H, W)` or `(1, H, W)` with its origin inside (XMP and JSON): the same bytes for the same input."""
+    """PNG of `(3, H, W)` or `(1, H, W)` with its origin inside (XMP and JSON): the same bytes for the same
+    input.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     origin, info, buffer = Origin(origin), PngInfo(), io.BytesIO()
@@ -162,6 +189,10 @@ def png_bytes(image: Tensor, *, origin: Origin | str, data: Mapping[str, Any] | 
     return buffer.getvalue()
 
 
-def write_png(path: str | Path, image: Tensor, *, origin: Origin | str, data: Mapping[str, Any] | None = None) -> None:
-    """Write `png_bytes` atomically. Raises OutputError when the disk is full or the place cannot be written."""
+def write_png(
+    path: str | Path, image: Tensor, *, origin: Origin | str, data: Mapping[str, Any] | None = None
+) -> None:
+    """Write `png_bytes` atomically. Raises OutputError when the disk is full or the place cannot be
+    written.
+    """
     write_atomic(path, png_bytes(image, origin=origin, data=data))

@@ -1,7 +1,8 @@
 """Where a picture comes from, written into its file so that it stays known.
 
-The claim is the IPTC property `DigitalSourceType` in an XMP packet (what photo tools and platforms read), with a small
-JSON text chunk beside it (what our own tools read). Both survive copying; neither is a signature.
+The claim is the IPTC property `DigitalSourceType` in an XMP packet (what photo tools and platforms read),
+with a small JSON text chunk beside it (what our own tools read). Both survive copying; neither is a
+signature.
 """
 
 from __future__ import annotations

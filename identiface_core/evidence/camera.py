@@ -1,7 +1,8 @@
 """The hard camera model: what a cheap, distant, badly lit camera makes of a face.
 
-Stages, parameters and the order of draws follow the released IdentiFace preprocessing ("hard" LQ photos). Our own code; the
-random stream is numpy's, so the same seed gives the same picture everywhere, though not the released script's.
+Stages, parameters and the order of draws follow the released IdentiFace preprocessing ("hard" LQ photos). Our
+own code; the random stream is numpy's, so the same seed gives the same picture everywhere, though not the
+released script's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from identiface_core.imaging import to_pil
 SIDES = (8, 128)
 """Smallest and largest sensor side that is simulated, in pixels."""
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class _Draws:
 def simulate_camera(image: Tensor, side: int = 16, strength: float = 1.0, seed: int = 0) -> Tensor:
     """Picture `(3, H, W)` in [0, 1] -> what the sensor gives, `(3, side, side)` in [0, 1].
 
-    The centre square is imaged through optics and motion blur onto a sensor of `side` x `side` (8 to 128) with a Bayer
-    mosaic, photon, dark, read, column, row and banding noise and hot pixels, quantised, demosaicked and processed as cheap
-    cameras do. `strength` (0 to 4) scales severity = 16 / side * strength. `lq.enlarge` brings it back to a viewable size.
-    Raises InputError for settings outside these ranges.
+    The centre square is imaged through optics and motion blur onto a sensor of `side` x `side` (8 to 128)
+    with a Bayer mosaic, photon, dark, read, column, row and banding noise and hot pixels, quantised,
+    demosaicked and processed as cheap cameras do. `strength` (0 to 4) scales severity = 16 / side * strength.
+    `lq.enlarge` brings it back to a viewable size. Raises InputError for settings outside these ranges.
     """
     if not SIDES[0] <= side <= SIDES[1]:
         raise InputError(f"the camera's side must be {SIDES[0]} to {SIDES[1]} px, this is {side}")
@@ -109,7 +110,7 @@ def _expose(image: Tensor, side: int, s: float, d: _Draws) -> Array:
     grid = side * d.factor + d.factor
     picture = picture.resize((grid, grid), Image.Resampling.LANCZOS)
     picture = picture.filter(ImageFilter.GaussianBlur(d.blur))
-    light = _motion(np.asarray(picture, dtype=np.float64) / 255, d.motion, d.angle)
+    light = _motion(np.asarray(picture, dtype=np.float32) / 255, d.motion, d.angle)
     y, x = d.phase[1], d.phase[0]
     window = np.round(light[y : y + side * d.factor, x : x + side * d.factor] * 255) / 255
     blocks: Array = window.reshape(side, d.factor, side, d.factor, 3).mean((1, 3))
@@ -127,7 +128,9 @@ def _motion(light: Array, length: int, angle: float) -> Array:
     cells = {(dy, dx) for dy, dx in cells if abs(dy) <= half and abs(dx) <= half}
     padded = np.pad(light, ((half, half), (half, half), (0, 0)), mode="reflect")
     height, width = light.shape[:2]
-    views = [padded[half + dy : half + dy + height, half + dx : half + dx + width] for dy, dx in sorted(cells)]
+    views = [
+        padded[half + dy : half + dy + height, half + dx : half + dx + width] for dy, dx in sorted(cells)
+    ]
     return np.asarray(np.mean(views, axis=0))
 
 
@@ -140,7 +143,9 @@ def _mosaic(light: Array) -> Array:
 
 
 def _noise(g: np.random.Generator, raw: Array, s: float, d: _Draws) -> Array:
-    """Stage 7: photon, dark current, read, column, row, banding, hot pixels, each stronger where it is dark."""
+    """Stage 7: photon, dark current, read, column, row, banding, hot pixels, each stronger where it is
+    dark.
+    """
     if s <= 0:
         return raw
     rows, columns = raw.shape
@@ -162,7 +167,9 @@ def _noise(g: np.random.Generator, raw: Array, s: float, d: _Draws) -> Array:
 
 
 def _demosaic(raw: Array) -> Array:
-    """Stage 8: each colour plane by normalised [1 2 1] x [1 2 1] filtering, borders reflected. `(side, side, 3)`."""
+    """Stage 8: each colour plane by normalised [1 2 1] x [1 2 1] filtering, borders reflected. `(side, side,
+    3)`.
+    """
     rows, columns = np.indices(raw.shape)
     red, blue = (rows % 2 == 0) & (columns % 2 == 0), (rows % 2 == 1) & (columns % 2 == 1)
     planes = []
@@ -192,5 +199,3 @@ def _monitor(g: np.random.Generator, colour: Array, strength: float) -> Array:
     brightness = max(0.80, 1 - g.uniform(0.03, 0.11) * strength)
     grey = (colour * np.array([0.299, 0.587, 0.114])).sum(-1, keepdims=True)
     return np.asarray(np.clip((grey + saturation * (colour - grey)) * brightness, 0, 1))
-
-

@@ -30,8 +30,9 @@ WARN_BELOW = 0.3
 """Recognisability below which a warning is given: the detail of a clean portrait of about 9 px or less."""
 
 LqChoice = int | Sequence[float] | Literal["whole"] | None
-"""Which face: an index (best first, from 0), a box `(x0, y0, x1, y1)`, "whole" (the picture is the face), None (the only
-one)."""
+"""Which face: an index (best first, from 0), a box `(x0, y0, x1, y1)`, "whole" (the picture is the face),
+None (the only one).
+"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class LowQuality:
 def simulate_simple(image: Tensor, size: str = "8") -> Tensor:
     """The published simple LQ model: `(3, H, W)` in [0, 1] -> `(3, h, w)` in [0, 1].
 
-    8-bit by truncation (not rounding), then Pillow's antialiased bicubic on 8 bits. `size`: "8" for a square or "WxH".
-    Raises InputError for another text. (IdentiFace, released preprocessing.)
+    8-bit by truncation (not rounding), then Pillow's antialiased bicubic on 8 bits. `size`: "8" for a square
+    or "WxH". Raises InputError for another text. (IdentiFace, released preprocessing.)
     """
     width, height = parse_size(size)
     return _resize_8bit(image, height, width)
@@ -64,25 +65,29 @@ def enlarge(lq: Tensor, height: int, width: int) -> Tensor:
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """"8" -> (8, 8), "16x12" -> (16, 12): width, height. Raises InputError for anything else or sides above 1024."""
+    """Width and height: "8" -> (8, 8), "16x12" -> (16, 12). Raises InputError otherwise and above 1024 px."""
     found = re.fullmatch(r"\s*(\d{1,4})\s*(?:[xX]\s*(\d{1,4})\s*)?", size)
     sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not all(1 <= side <= 1024 for side in sides):
-        raise InputError(f"an LQ size is a number such as '8' or 'WxH' such as '16x12', at most 1024; this is {size!r}")
+        raise InputError(
+            f"an LQ size is a number such as '8' or 'WxH' such as '16x12', at most 1024; this is {size!r}"
+        )
     return sides
 
 
 def prepare_lq(
     image: Tensor, face: LqChoice = None, finder: FaceFinder | None = None, *, name: str = "the LQ photo"
 ) -> LowQuality:
-    """Any picture `(3, H, W)` in [0, 1] to an LQ photo in canonical portrait framing at its native resolution.
+    """Any picture `(3, H, W)` in [0, 1] to an LQ photo in canonical portrait framing at its native
+    resolution.
 
-    - longer side at most 64 px, or `face="whole"`: the picture already is the cropped face (padded to the square);
+    - longer side at most 64 px, or `face="whole"`: the picture already is the cropped face (padded to the
+      square);
     - a box: an upright face that fills the box, aligned by the finder's points if it sees a face there;
     - an index or None: the finder must find that face, or just one.
 
-    Raises InputError (too small, no finder where one is needed), NoFaceError, SeveralFacesError (lists the numbered boxes).
-    `name` is what the picture is called in these texts.
+    Raises InputError (too small, no finder where one is needed), NoFaceError, SeveralFacesError (lists the
+    numbered boxes). `name` is what the picture is called in these texts.
     """
     if image.dim() != 3 or image.shape[0] != 3 or min(image.shape[-2:]) < 1:
         raise InputError(f"{name}: a picture (3, H, W) is wanted, this one is {tuple(image.shape)}")
@@ -90,7 +95,9 @@ def prepare_lq(
         size = f"{image.shape[-1]} x {image.shape[-2]}"
         raise InputError(f"{name}: {size} px cannot show a face; at least {MIN_SIDE} px a side is wanted")
     if isinstance(face, str) and face != "whole":
-        raise InputError(f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {face!r}")
+        raise InputError(
+            f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {face!r}"
+        )
     image = image.float().clamp(0, 1)
     if face == "whole" or (face is None and max(image.shape[-2:]) <= CROPPED_SIDE):
         portrait, native = _whole(image)
@@ -101,11 +108,11 @@ def prepare_lq(
 
 
 def recognisability(portrait: Tensor, native_side: int | None = None) -> float:
-    """How much there is to recognise in a portrait `(3, n, n)`: [0, 1], a quarter of log2(effective side / 4).
+    """How much there is to recognise in a portrait `(3, n, n)`, [0, 1]: log2(effective side / 4) / 4.
 
-    The effective side is that of the clean portrait with as much detail: 0 is 4 px, 0.25 is 8 px, 0.5 is 16 px,
-    0.75 is 32 px, 1 is 64 px and more. It is measured in the pixels (`effective_side`), so a small face enlarged or a
-    large one drowned in noise scores low; `native_side`, if given, is an upper bound.
+    The effective side is that of the clean portrait with as much detail: 0 is 4 px, 0.25 is 8 px, 0.5 is 16
+    px, 0.75 is 32 px, 1 is 64 px and more. It is measured in the pixels (`effective_side`), so a small face
+    enlarged or a large one drowned in noise scores low; `native_side`, if given, is an upper bound.
     """
     side = effective_side(portrait)
     if native_side is not None:
@@ -114,28 +121,37 @@ def recognisability(portrait: Tensor, native_side: int | None = None) -> float:
 
 
 def effective_side(portrait: Tensor) -> float:
-    """Side in pixels of the clean portrait that carries as much detail as `portrait` `(3, n, n)`, by its spectrum.
+    """Side in pixels of the clean portrait that carries as much detail as `portrait` `(3, n, n)`, by its
+    spectrum.
 
-    Each frequency counts as far as it stands above the noise floor (signal share) and is not blurred away against the
-    power law that portraits follow. Of 80 drawn portraits the median is within 20 % of the truth for clean ones of 8 to
-    128 px; smooth enlargements are overrated by 1.3 (from 16 px and more) to 1.9 (from 8 px).
+    Each frequency counts as far as it stands above the noise floor (signal share) and is not blurred away
+    against the power law that portraits follow. Of 80 drawn portraits the median is within 20 % of the truth
+    for clean ones of 8 to 128 px; smooth enlargements are overrated by 1.3 (from 16 px and more) to 1.9 (from
+    8 px).
     """
-    power, n = _radial_power(portrait), portrait.shape[-1]
+    n = portrait.shape[-1]
+    if n < MIN_SIDE:
+        return float(n)
+    power = _radial_power(portrait)
     frequency = torch.arange(1, len(power) + 1, dtype=power.dtype)
     law = frequency**-_SPECTRUM_SLOPE
     noise = max(float(power[-max(1, len(power) // 4) :].mean()), (1 / 255) ** 2 / 12 / n**2)
     power = power.clamp_min(1e-12)
-    gain = (power[1:5] / law[1:5]).log().mean().exp() if len(power) > 1 else power[0]
+    gain = (power[1:5] / law[1:5]).log().mean().exp()
     weight = (1 - noise / power).clamp_min(0) * (1.5 * power / (gain * law)).clamp_max(1).square()
     return float(3.1 * weight.sum() + 2)
 
 
 _SPECTRUM_SLOPE = 2.7
-"""Portraits' power falls with frequency to this power (2.69 fitted over 120 drawn portraits, 3 to 64 cycles)."""
+"""Portraits' power falls with frequency to this power (2.69 fitted over 120 drawn portraits, 3 to 64
+cycles).
+"""
 
 
 def _radial_power(portrait: Tensor) -> Tensor:
-    """Mean power of the luminance per spatial frequency 1 .. n/2 (cycles per portrait), Hann window, `(n // 2,)`."""
+    """Mean power of the luminance per spatial frequency 1 .. n/2 (cycles per portrait), Hann window, `(n //
+    2,)`.
+    """
     grey = luminance(portrait)[0].double()
     n = grey.shape[-1]
     edge = torch.hann_window(n, periodic=False, dtype=torch.float64) + 1e-3
@@ -149,7 +165,9 @@ def _radial_power(portrait: Tensor) -> Tensor:
     return (total / count)[1 : n // 2 + 1]
 
 
-def _points(image: Tensor, face: int | Sequence[float] | None, finder: FaceFinder | None, name: str) -> Tensor:
+def _points(
+    image: Tensor, face: int | Sequence[float] | None, finder: FaceFinder | None, name: str
+) -> Tensor:
     if face is not None and not isinstance(face, int):
         box = check_box(face, name)
         if finder is None:
@@ -158,8 +176,10 @@ def _points(image: Tensor, face: int | Sequence[float] | None, finder: FaceFinde
         faces = [f for f in finder.find_faces(image) if _inside(f.points, box, margin)]
         return choose_face(faces, box, name=name).points if faces else points_of(box)
     if finder is None:
-        raise InputError(f"{name}: this picture is larger than a cropped face and no face finder is at hand; give a box "
-                         "(x0,y0,x1,y1) around the face, or 'whole' if the picture is the face")
+        raise InputError(
+            f"{name}: this picture is larger than a cropped face and no face finder is at hand; give a box "
+            "(x0,y0,x1,y1) around the face, or 'whole' if the picture is the face"
+        )
     return choose_face(finder.find_faces(image), face, name=name).points
 
 
@@ -189,15 +209,18 @@ def _warning(score: float, native: int, name: str) -> str | None:
     if score >= WARN_BELOW:
         return None
     detail = round(4 * 16**score)
-    return (f"{name}: hardly recognisable ({score:.2f} of 1): the portrait is {native} px wide and carries the detail of a "
-            f"clean one of about {detail} px. Expect other evidence to decide; treat every candidate with care.")
+    return (
+        f"{name}: hardly recognisable ({score:.2f} of 1): the portrait is {native} px wide and carries the "
+        f"detail of a clean one of about {detail} px. Expect other evidence to decide; treat every candidate with care."
+    )
 
 
 def _resize_8bit(image: Tensor, height: int, width: int, *, truncate: bool = True) -> Tensor:
     import numpy as np
     from PIL import Image
 
-    # By way of [-1, 1], as the released code does: the float rounding on this way decides which levels truncate.
+    # By way of [-1, 1], as the released code does: the float rounding on this way decides which levels
+    # truncate.
     levels = ((image.float() * 2 - 1) + 1) / 2 * 255 if truncate else (image.float() * 255).round()
     pixels = levels.clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)

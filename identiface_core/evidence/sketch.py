@@ -17,11 +17,14 @@ MIN_SIDE = 16
 """Shortest side of a drawing, in pixels."""
 MIN_INK = 0.004
 """Share of the paper that must carry ink; a face drawn with a thin pen covers ten times as much."""
-FINE, COARSE = 0.8, 1.7
+FINE, COARSE = 0.75, 1.9
 """Standard deviations of the difference of Gaussians, in pixels of the 128 px portrait."""
-LINE_GAIN, LINE_FLOOR = 7.0, 0.012
+
+EVEN_LIGHT = 0.12
+"""Relative spread of the paper's brightness along the rim up to which the light counts as even."""
 
 _WORKING_SIDE = 512
+_PAPER_SIDE = 128
 _INK = 0.12
 """Darkness, as a share of the paper's brightness, from which a pixel counts as ink."""
 _LINE_DARKNESS = 0.8
@@ -30,22 +33,27 @@ _MAX_GAIN = 5.0
 
 
 def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
-    """A drawing as it was photographed or scanned, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1, lines dark.
+    """A drawing as it was photographed or scanned, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1,
+    lines dark.
 
-    Takes out the paper's colour and uneven light, turns white-on-black round, crops wide blank margins, pads to the square
-    and brings faint lines up. Raises InputError for a picture below 16 px and for an empty sketch (with the share of
-    ink that was found). `name` is what the picture is called in these texts.
+    Takes out the paper's colour and uneven light, turns white-on-black round, crops wide blank margins, pads
+    to the square and brings faint lines up. Raises InputError for a picture below 16 px and for an empty
+    sketch (with the share of ink that was found). `name` is what the picture is called in these texts.
     """
     if min(image.shape[-2:]) < MIN_SIDE:
         size = f"{image.shape[-1]} x {image.shape[-2]}"
-        raise InputError(f"{name}: {size} px is too small for a drawing; at least {MIN_SIDE} px a side is wanted")
+        raise InputError(
+            f"{name}: {size} px is too small for a drawing; at least {MIN_SIDE} px a side is wanted"
+        )
     factor = min(1.0, _WORKING_SIDE / max(image.shape[-2:]))
     image = resize(image, *(max(1, round(n * factor)) for n in image.shape[-2:])).float()
     ink = _ink(1 - image if is_inverted(image) else image)
     found = float((ink > _INK).float().mean())
     if found < MIN_INK:
-        raise InputError(f"{name}: the sketch is empty: {found:.2%} of it carries ink, at least {MIN_INK:.1%} is wanted; "
-                         "draw with a darker pen, photograph it closer, or leave the sketch out")
+        raise InputError(
+            f"{name}: the sketch is empty: {found:.2%} of it carries ink, at least {MIN_INK:.1%} is wanted; "
+            "draw with a darker pen, photograph it closer, or leave the sketch out"
+        )
     ink = resize(_to_square(ink), SKETCH_SIDE, SKETCH_SIDE)
     strong = float(torch.quantile(ink[ink > 0.3 * float(ink.max())], 0.75))
     return (1 - ink * min(max(1.0, _LINE_DARKNESS / strong), _MAX_GAIN)).clamp(0, 1)
@@ -54,25 +62,43 @@ def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
 def extract_sketch(photo: Tensor) -> Tensor:
     """Line drawing of a photo, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1, lines dark.
 
-    Difference of two Gaussians (0.8 and 1.7 px at 128 px) of the log luminance; what is darker than its surroundings becomes
-    a line. Give it a portrait (`faces.portrait_of`); other pictures are padded to the square.
+    Difference of two Gaussians (0.75 and 1.9 px at 128 px) of the log luminance: what is darker than its
+    surroundings becomes a line; a light tone is laid under it where the photo is darker than its background,
+    as if before white. The same drawing style as that of the synthetic people. Give it a portrait
+    (`faces.portrait_of`); other pictures are padded to the square.
     """
     side = max(photo.shape[-2:])
     top, left = (side - photo.shape[-2]) // 2, (side - photo.shape[-1]) // 2
     pads = (left, side - photo.shape[-1] - left, top, side - photo.shape[-2] - top)
     square = F.pad(photo[None].float(), pads, mode="replicate")
-    light = torch.log(luminance(resize(square, SKETCH_SIDE, SKETCH_SIDE)) + 0.05)
-    lines = gaussian_blur(light, COARSE) - gaussian_blur(light, FINE)
-    return (1 - LINE_GAIN * (lines - LINE_FLOOR).clamp_min(0)).clamp(0, 1)[0]
+    light = luminance(resize(square, SKETCH_SIDE, SKETCH_SIDE))
+    log = torch.log(light + 0.06)
+    edge = gaussian_blur(log, COARSE) - gaussian_blur(log, FINE)
+    lines = ((edge - 0.010) / 0.11).clamp(0, 1) ** 0.75
+    background = torch.cat(
+        [light[..., :8, :].flatten(), light[..., :64, :8].flatten(), light[..., :64, -8:].flatten()]
+    )
+    tone = gaussian_blur(light / background.median().clamp_min(0.1), 1.2)
+    wash = 0.22 * (1 - tone).clamp(0, 1)
+    return (1 - 0.92 * lines - wash * (1 - lines)).clamp(0, 1)[0]
 
 
 def is_inverted(image: Tensor) -> bool:
-    """Whether a drawing `(3 or 1, H, W)` is white on black: dark for the most part, with strokes brighter than around."""
+    """Whether a drawing `(3 or 1, H, W)` is white on black: dark for the most part, with strokes brighter
+    than around.
+    """
     grey = luminance(image)
     if float(grey.median()) >= 0.5:
         return False
     small = resize(grey, 64, 64)[None]
-    around = F.pad(small, (7, 7, 7, 7), mode="replicate").unfold(2, 15, 1).unfold(3, 15, 1).flatten(4).median(-1).values
+    around = (
+        F.pad(small, (7, 7, 7, 7), mode="replicate")
+        .unfold(2, 15, 1)
+        .unfold(3, 15, 1)
+        .flatten(4)
+        .median(-1)
+        .values
+    )
     return float((small - around).pow(3).mean()) > 0
 
 
@@ -87,18 +113,37 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def _ink(image: Tensor) -> Tensor:
-    """Darkness relative to the paper around, `(1, H, W)` in [0, 1]; the darkest channel counts, so coloured pens do too."""
-    side = max(image.shape[-2:])
-    window = 2 * max(2, side // 16) + 1
+    """Darkness relative to the paper around, `(1, H, W)` in [0, 1]; the darkest channel counts, so coloured
+    pens do too.
+    """
     batch = image[None]
-    calm = gaussian_blur(batch, side / 250)  # one bright speck shall not pass for paper
-    paper = _extreme(-_extreme(calm, window), window).neg()
-    overall = torch.quantile(calm.flatten(2)[..., :: max(1, calm.shape[-1] * calm.shape[-2] // 100_000)], 0.9, dim=-1)
+    factor = min(1.0, _PAPER_SIDE / max(image.shape[-2:]))
+    small = resize(batch, *(max(1, round(n * factor)) for n in image.shape[-2:]))
+    side = max(small.shape[-2:])
+    window = 2 * max(1, side // 16) + 1
+    small = gaussian_blur(small, 0.6)  # one bright speck shall not pass for paper
+    overall = torch.quantile(small.flatten(2), 0.9, dim=-1)
+    paper = -_extreme(-_extreme(small, window), window)
     # Filled areas (dark hair) are larger than the window and must not pass for paper either.
-    paper = gaussian_blur(torch.maximum(paper, 0.6 * overall[..., None, None]), side / 32).clamp_min(0.05)
-    dark = (1 - batch / paper).clamp(0, 1).amax(1)
-    noise = float((dark - dark.median()).abs().median()) * 1.5 + float(dark.median())
-    return ((dark - noise) / max(1 - noise, 0.1)).clamp(0, 1)
+    paper = gaussian_blur(torch.maximum(paper, 0.4 * overall[..., None, None]), side / 32).clamp_min(0.05)
+    paper = resize(paper, *image.shape[-2:])
+    rim = _rim(paper)
+    low, high = torch.quantile(rim, 0.05, dim=-1), torch.quantile(rim, 0.95, dim=-1)
+    if bool(((high - low) <= EVEN_LIGHT * high).all()):  # then tones inside are the pencil's, not the lamp's
+        paper = rim.median(-1).values[..., None, None]
+    dark = (1 - batch / paper).clamp(0, 1).amax(1, keepdim=True)
+    blank = _rim(dark)
+    level = float(blank.median())
+    noise = level + 2.5 * float((blank - level).abs().median())
+    return ((dark[0] - noise) / max(1 - noise, 0.1)).clamp(0, 1)
+
+
+def _rim(image: Tensor) -> Tensor:
+    """Values of the outer twentieth of a picture, where there is mostly blank paper: `(B, C, N)`."""
+    height, width = image.shape[-2:]
+    h, w = max(1, height // 20), max(1, width // 20)
+    sides = [image[..., :h, :], image[..., -h:, :], image[..., :, :w], image[..., :, -w:]]
+    return torch.cat([side.flatten(2) for side in sides], -1)
 
 
 def _extreme(image: Tensor, window: int) -> Tensor:

@@ -31,7 +31,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.lq is None and self.sketch is None and self.description is None:
-            raise InputError("no evidence: give an LQ photo, a sketch or a description (one of them is enough)")
+            raise InputError(
+                "no evidence: give an LQ photo, a sketch or a description (one of them is enough)"
+            )
         if self.lq is not None:
             _check("LQ photo", self.lq, (3, None, None))
         if self.sketch is not None:
@@ -48,10 +50,16 @@ def _check(name: str, image: Tensor, shape: tuple[int, int | None, int | None]) 
     fits = image.dim() == 3 and all(w in (None, n) for w, n in zip(shape, image.shape, strict=True))
     if not fits or image.numel() == 0:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise InputError(f"the {name} must be a tensor ({wanted}), this one is {tuple(image.shape)}; "
-                         "prepare it with prepare_lq or clean_sketch")
+        raise InputError(
+            f"the {name} must be a tensor ({wanted}), this one is {tuple(image.shape)}; "
+            "prepare it with prepare_lq or clean_sketch"
+        )
     if not image.is_floating_point():
-        raise InputError(f"the {name} must hold floats in [0, 1], this one holds {image.dtype}; use imaging.from_uint8")
+        raise InputError(
+            f"the {name} must hold floats in [0, 1], this one holds {image.dtype}; use imaging.from_uint8"
+        )
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # also catches nan
-        raise InputError(f"the {name} must hold values in [0, 1], this one holds {low:g} to {high:g}; scale or clamp it")
+        raise InputError(
+            f"the {name} must hold values in [0, 1], this one holds {low:g} to {high:g}; scale or clamp it"
+        )

@@ -8,15 +8,18 @@ from torch import Tensor
 
 PORTRAIT_SIDE = 128
 
-CANONICAL_POINTS = torch.tensor([[51.1, 56.4], [76.9, 56.4], [64.0, 71.8], [53.5, 83.9], [74.5, 83.9]])
-"""`(5, 2)` pixels `(x, y)` of a 128 px portrait: where the points of an average frontal face lie in the canonical framing.
+CANONICAL_POINTS = torch.tensor([[51.4, 57.5], [76.6, 57.5], [64.0, 72.5], [54.3, 84.6], [73.7, 84.6]])
+"""`(5, 2)` pixels `(x, y)` of a 128 px portrait: where the points of an average frontal face lie in the
+canonical framing.
 
-Mean over the drawn people, made symmetric. Order: image-left eye, image-right eye, nose tip, image-left and image-right
-mouth corner.
+Mean over the drawn people, made symmetric. Order: image-left eye, image-right eye, nose tip, image-left and
+image-right mouth corner.
 """
 
-FACE_BOX = (35.0, 37.0, 93.0, 101.0)
-"""Box `(x0, y0, x1, y1)` of the face (forehead to chin, cheek to cheek) in the canonical framing, at 128 px."""
+FACE_BOX = (35.0, 38.0, 93.0, 102.0)
+"""Box `(x0, y0, x1, y1)` of the face (forehead to chin, cheek to cheek) in the canonical framing, at 128
+px.
+"""
 
 
 def canonical_points(size: int, *, like: Tensor | None = None) -> Tensor:
@@ -28,13 +31,15 @@ def canonical_points(size: int, *, like: Tensor | None = None) -> Tensor:
 def similarity_from_points(points: Tensor, target: Tensor) -> Tensor:
     """Least-squares similarity (rotation, one scale, shift; no reflection) that maps `points` onto `target`.
 
-    The planar case of Umeyama (1991) in closed form. With centred points p, q and complex numbers z = x + iy, the best
-    scaled rotation is a + ib = sum(conj(p) q) / sum(|p|^2): no singular value decomposition, so gradients are smooth
-    everywhere but for coinciding points.
+    The planar case of Umeyama (1991) in closed form. With centred points p, q and complex numbers z = x + iy,
+    the best scaled rotation is a + ib = sum(conj(p) q) / sum(|p|^2): no singular value decomposition, so
+    gradients are smooth everywhere but for coinciding points.
 
     Convention:
-        - points `(B, N, 2)` or `(N, 2)`, pixels `(x, y)`, pixel centres at integer + 0.5; target `(B, N, 2)` or `(N, 2)`
-        - returns `(B, 2, 3)`: `target = M[:, :, :2] @ point + M[:, :, 2]`, from source pixels to target pixels
+        - points `(B, N, 2)` or `(N, 2)`, pixels `(x, y)`, pixel centres at integer + 0.5; target `(B, N, 2)`
+          or `(N, 2)`
+        - returns `(B, 2, 3)`: `target = M[:, :, :2] @ point + M[:, :, 2]`, from source pixels to target
+          pixels
         - no reflection: mirrored points give the best rotation, not a flip
         - points that all coincide give scale 0 (finite, no error)
 
@@ -75,15 +80,16 @@ def warp(
     """Sample `image` under an affine map; differentiable in image and matrix.
 
     Convention:
-        - image `(B, C, H, W)`; matrix `(B, 2, 3)` from source pixels to target pixels (as `similarity_from_points`)
+        - image `(B, C, H, W)`; matrix `(B, 2, 3)` from source pixels to target pixels (as
+          `similarity_from_points`)
         - size: target `(height, width)`, or one number for a square
         - pixel centres at integer + 0.5 on both sides (`align_corners=False`), bilinear (or
           mode "nearest", for label maps)
         - padding outside the source: "border" repeats the edge, "zeros" is black
         - no antialiasing: shrinking by more than 2 needs a blurred source, which `align` takes care of
 
-    >>> warp(torch.zeros(2, 3, 50, 60), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).expand(2, -1, -1), (20, 30)).shape
-    torch.Size([2, 3, 20, 30])
+    >>> warp(torch.zeros(2, 3, 50, 60), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).expand(2, -1, -1), (20,
+    30)).shape torch.Size([2, 3, 20, 30])
     """
     height, width = (size, size) if isinstance(size, int) else size
     inverse = invert_similarity(matrix)
@@ -99,14 +105,16 @@ def warp(
 def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:
     """Portraits in canonical framing: `(B, C, H, W)` and points `(B, 5, 2)` -> `(B, C, size, size)`.
 
-    A face that is shrunk is low-pass filtered first (bicubic antialiased resize), so it does not alias. Differentiable in
-    the image and in the points. Convention as in `similarity_from_points` and `warp`.
+    A face that is shrunk is low-pass filtered first (bicubic antialiased resize), so it does not alias.
+    Differentiable in the image and in the points. Convention as in `similarity_from_points` and `warp`.
     """
     return warp_antialiased(image, similarity_from_points(points, canonical_points(size, like=points)), size)
 
 
 def warp_antialiased(image: Tensor, matrix: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """As `warp`, with the source shrunk (antialiased) beforehand where the map shrinks it. One image at a time inside."""
+    """As `warp`, with the source shrunk (antialiased) beforehand where the map shrinks it. One image at a
+    time inside.
+    """
     results = []
     for i in range(len(image)):
         picture, m = image[i : i + 1], matrix[i : i + 1]

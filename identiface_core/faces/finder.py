@@ -1,7 +1,7 @@
 """Finding faces in a picture: a small fully convolutional network over an image pyramid.
 
-The network answers, for each 8 px cell: is a face centred here, how large is it, where are its five points. It knows
-faces of 16 to 100 px; the pyramid brings larger ones into that range.
+The network answers, for each 8 px cell: is a face centred here, how large is it, where are its five points.
+It knows faces of 15 to 75 px; the pyramid brings larger ones into that range.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ MAX_FACES = 64
 
 Box = tuple[float, float, float, float]
 FaceChoice = int | Sequence[float] | None
-"""Index into the list of faces (best first, from 0), a box `(x0, y0, x1, y1)`, or None: there must be just one."""
+"""Index into the list of faces (best first, from 0), a box `(x0, y0, x1, y1)`, or None: there must be just
+one.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Face:
     box: Box
     """`(x0, y0, x1, y1)`: forehead to chin, cheek to cheek; can reach beyond the picture."""
     points: Tensor
-    """`(5, 2)` pixels `(x, y)`: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner."""
+    """`(5, 2)` pixels `(x, y)`: image-left eye, image-right eye, nose tip, image-left and image-right mouth
+    corner.
+    """
     score: float
     """[0, 1], of the network's heatmap; not a calibrated probability."""
 
@@ -76,13 +80,15 @@ def _down(inner: int, outer: int) -> nn.Sequential:
 class FaceFinder(nn.Module):
     """Pictures `(B, 3, H, W)` in [0, 1] (sides divisible by 8) -> maps `(B, 12, H/8, W/8)`.
 
-    Channels: 0 heatmap logit; 1 log(side / UNIT_SIDE); 2 to 11 the offsets `(dx, dy)` of the five points from the cell's
-    centre, in face sides. The side of a face is the geometric mean of its box's sides.
+    Channels: 0 heatmap logit; 1 log(side / UNIT_SIDE); 2 to 11 the offsets `(dx, dy)` of the five points from
+    the cell's centre, in face sides. The side of a face is the geometric mean of its box's sides.
     """
 
     kind = "face-finder"
 
-    def __init__(self, *, widths: Sequence[int] = (16, 32, 56), dilations: Sequence[int] = (1, 2, 4, 2)) -> None:
+    def __init__(
+        self, *, widths: Sequence[int] = (16, 32, 56), dilations: Sequence[int] = (1, 2, 4, 2)
+    ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"widths": list(widths), "dilations": list(dilations)}
         first, second, third = widths
@@ -141,7 +147,9 @@ def find_faces(image: Tensor, finder: FaceFinder, *, threshold: float = THRESHOL
 
 
 def box_of(points: Tensor) -> Box:
-    """Face box that belongs to five points `(5, 2)`: the canonical box, carried along (upright, same centre and area)."""
+    """Face box that belongs to five points `(5, 2)`: the canonical box, carried along (upright, same centre
+    and area).
+    """
     matrix = similarity_from_points(CANONICAL_POINTS.to(points), points)[0]
     x0, y0, x1, y1 = FACE_BOX
     centre = matrix[:, :2] @ torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2]).to(matrix) + matrix[:, 2]
@@ -152,7 +160,9 @@ def box_of(points: Tensor) -> Box:
 
 
 def points_of(box: Sequence[float]) -> Tensor:
-    """Five points `(5, 2)` of an upright average face that fills `box` (the other way round from `box_of`)."""
+    """Five points `(5, 2)` of an upright average face that fills `box` (the other way round from
+    `box_of`).
+    """
     x0, y0, x1, y1 = FACE_BOX
     scale = (((box[2] - box[0]) * (box[3] - box[1])) / ((x1 - x0) * (y1 - y0))) ** 0.5
     middle = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2])
@@ -160,33 +170,44 @@ def points_of(box: Sequence[float]) -> Tensor:
 
 
 def choose_face(faces: Sequence[Face], choice: FaceChoice = None, *, name: str = "the picture") -> Face:
-    """The face that `choice` names: an index from 0, a box (the face that overlaps it most), or None for the only one.
+    """The face that `choice` names: an index from 0, a box (the face that overlaps it most), or None for the
+    only one.
 
-    Raises NoFaceError for no face (or none inside the box), SeveralFacesError for several faces and no choice; the text
-    lists the numbered boxes. `name` is what the picture is called in these texts.
+    Raises NoFaceError for no face (or none inside the box), SeveralFacesError for several faces and no
+    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts.
     """
     if isinstance(choice, Sequence) and not isinstance(choice, str):
         box = check_box(choice, name)
         best = max(faces, key=lambda face: overlap(face.box, box), default=None)
         if best is None or overlap(best.box, box) <= 0:
-            raise NoFaceError(f"{name}: no face was found in the box {_box_text(box)}. Found: {_listed(faces)}.")
+            raise NoFaceError(
+                f"{name}: no face was found in the box {_box_text(box)}. Found: {_listed(faces)}."
+            )
         return best
     if not faces:
-        raise NoFaceError(f"{name}: no face was found. Give a sharper or larger picture of the face, a box around it "
-                          "(x0,y0,x1,y1), or 'whole' if the picture already is the cropped face.")
+        raise NoFaceError(
+            f"{name}: no face was found. Give a sharper or larger picture of the face, a box around it "
+            "(x0,y0,x1,y1), or 'whole' if the picture already is the cropped face."
+        )
     if choice is None:
         if len(faces) > 1:
-            raise SeveralFacesError(f"{name}: {len(faces)} faces were found, one is wanted. Choose by number or by box: "
-                                    f"{_listed(faces)}.")
+            raise SeveralFacesError(
+                f"{name}: {len(faces)} faces were found, one is wanted. Choose by number or by box: "
+                f"{_listed(faces)}."
+            )
         return faces[0]
     if isinstance(choice, bool) or not isinstance(choice, int):
-        raise InputError(f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {choice!r}")
+        raise InputError(
+            f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {choice!r}"
+        )
     if not 0 <= choice < len(faces):
         raise NoFaceError(f"{name}: there is no face number {choice}. Found: {_listed(faces)}.")
     return faces[choice]
 
 
-def portrait_of(image: Tensor, finder: FaceFinder, choice: FaceChoice = None, *, name: str = "the picture") -> Tensor:
+def portrait_of(
+    image: Tensor, finder: FaceFinder, choice: FaceChoice = None, *, name: str = "the picture"
+) -> Tensor:
     """Portrait `(3, 128, 128)` of the chosen face of a picture `(3, H, W)`. Errors as `choose_face`.
 
     A box in which the finder sees no face is an error here; `portrait_in_box` takes a box at its word.
@@ -196,7 +217,9 @@ def portrait_of(image: Tensor, finder: FaceFinder, choice: FaceChoice = None, *,
 
 
 def portrait_in_box(image: Tensor, box: Sequence[float], size: int = PORTRAIT_SIDE) -> Tensor:
-    """Portrait `(3, size, size)` of an upright face that fills `box` in a picture `(3, H, W)`; nothing is searched."""
+    """Portrait `(3, size, size)` of an upright face that fills `box` in a picture `(3, H, W)`; nothing is
+    searched.
+    """
     matrix = similarity_from_points(points_of(box), canonical_points(size))
     return warp_antialiased(image[None], matrix, size)[0]
 
@@ -204,8 +227,15 @@ def portrait_in_box(image: Tensor, box: Sequence[float], size: int = PORTRAIT_SI
 def check_box(box: Sequence[float], name: str = "the picture") -> Box:
     """`box` as four finite floats with a positive area; InputError otherwise."""
     values = [float(v) for v in box]
-    if len(values) != 4 or not all(abs(v) < 1e6 for v in values) or values[2] <= values[0] or values[3] <= values[1]:
-        raise InputError(f"{name}: a box is four numbers x0,y0,x1,y1 with x0 < x1 and y0 < y1; this is {list(box)}")
+    if (
+        len(values) != 4
+        or not all(abs(v) < 1e6 for v in values)
+        or values[2] <= values[0]
+        or values[3] <= values[1]
+    ):
+        raise InputError(
+            f"{name}: a box is four numbers x0,y0,x1,y1 with x0 < x1 and y0 < y1; this is {list(box)}"
+        )
     return (values[0], values[1], values[2], values[3])
 
 

@@ -25,7 +25,8 @@ def _conv(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
 
 
 class PartSegmenter(nn.Module):
-    """Portraits `(B, 3, 128, 128)` in [0, 1] -> probabilities `(B, 9, 128, 128)`, channels as `parts.MASK_CHANNELS`.
+    """Portraits `(B, 3, 128, 128)` in [0, 1] -> probabilities `(B, 9, 128, 128)`, channels as
+    `parts.MASK_CHANNELS`.
 
     A U-Net that works at 64, 32 and 16 px: the input is unshuffled, the logits are enlarged bilinearly.
     """
@@ -60,10 +61,10 @@ class PartSegmenter(nn.Module):
 def part_mask(probabilities: Tensor, part: str, grow: float = 0.06) -> Tensor:
     """Mask of a round's part, `(B, 1, 128, 128)` in [0, 1], soft-edged.
 
-    probabilities: `(B, 9, 128, 128)` of `PartSegmenter`. `grow`: how far the mask reaches beyond the part, as a share of
-    the portrait's side. `overview` gives ones everywhere. `glasses` gives the glasses seen; `beard` the skin around mouth and
-    jaw; A part that is not visible gives an empty (all zero) mask: the caller decides, for instance for `part_template`.
-    Raises InputError for an unknown part.
+    probabilities: `(B, 9, 128, 128)` of `PartSegmenter`. `grow`: how far the mask reaches beyond the part, as
+    a share of the portrait's side. `overview` gives ones everywhere. `glasses` gives the glasses seen;
+    `beard` the skin around mouth and jaw; A part that is not visible gives an empty (all zero) mask: the
+    caller decides, for instance for `part_template`. Raises InputError for an unknown part.
     """
     check_part(part)
     if part == "overview":
@@ -77,8 +78,8 @@ def part_mask(probabilities: Tensor, part: str, grow: float = 0.06) -> Tensor:
 def part_template(part: str) -> Tensor:
     """Generous fixed region of a part in the canonical framing, `(1, 1, 128, 128)` in [0, 1], soft-edged.
 
-    For parts that cannot be seen yet: glasses or a beard to be added, hair on a bald head. Raises InputError for an
-    unknown part.
+    For parts that cannot be seen yet: glasses or a beard to be added, hair on a bald head. Raises InputError
+    for an unknown part.
     """
     check_part(part)
     axis = torch.arange(PORTRAIT_SIDE) + 0.5
@@ -126,13 +127,15 @@ def _channels(probabilities: Tensor, part: str) -> Tensor:
 
 
 def _beard_region(probabilities: Tensor) -> Tensor:
-    """Skin and mouth around and below the mouth, down to the jaw: where a beard grows. Empty where no mouth is seen."""
+    """Skin and mouth around and below the mouth, down to the jaw: where a beard grows. Empty where no mouth
+    is seen.
+    """
     mouth = (_channels(probabilities, "mouth") > 0.5).to(probabilities.dtype)
     seen = mouth.sum((2, 3), keepdim=True).clamp_min(1)
     axis = torch.arange(probabilities.shape[-1], dtype=probabilities.dtype, device=probabilities.device) + 0.5
     cx = (mouth * axis).sum((2, 3), keepdim=True) / seen
     cy = (mouth * axis[:, None]).sum((2, 3), keepdim=True) / seen
-    reach_x, above, below = (probabilities.shape[-1] * share for share in (0.26, 0.10, 0.17))
+    reach_x, above, below = (probabilities.shape[-1] * share for share in (0.26, 0.08, 0.17))
     dy = axis[:, None] - cy
     near = ((axis - cx) / reach_x).square() + torch.where(dy < 0, dy / above, dy / below).square() <= 1
     there = mouth.mean((2, 3), keepdim=True) >= VISIBLE_AREA
@@ -155,4 +158,6 @@ def _soften(mask: Tensor) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / SOFT_EDGE) ** 2)
     kernel = kernel / kernel.sum()
     mask = F.conv2d(F.pad(mask, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(F.pad(mask, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1)).clamp(0, 1)
+    return F.conv2d(F.pad(mask, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1)).clamp(
+        0, 1
+    )

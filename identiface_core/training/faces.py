@@ -21,12 +21,12 @@ from .loop import Stage
 BACKGROUND = MASK_CHANNELS.index("background")
 CLASS_WEIGHTS = {"eyes": 2.0, "brows": 2.0, "mouth": 2.0, "ears": 1.5, "glasses": 2.5}
 """Extra weight of small parts in the segmenter's loss."""
-CANVAS = 128
+CANVAS = 96
 """Side of the pictures the finder is trained on; larger faces are the pyramid's business."""
 LAYERS = (0.85, 0.4, 0.25)
 """Probability of each layer of a training picture to carry a face."""
-FACE_SIDES = (12.0, 120.0)
-KNOWN_SIDES = (15.0, 100.0)
+FACE_SIDES = (12.0, 95.0)
+KNOWN_SIDES = (15.0, 75.0)
 """Faces outside are neither wanted nor forbidden."""
 BOX_SIDE = math.sqrt((FACE_BOX[2] - FACE_BOX[0]) * (FACE_BOX[3] - FACE_BOX[1]))
 
@@ -52,7 +52,8 @@ class SegmenterStage(Stage):
     def __init__(
         self, world: World, unseen: World | None = None, *, steps: int = 700, batch: int = 16, seed: int = 0
     ) -> None:
-        self.world, self.unseen, self.steps, self.batch, self.seed = world, unseen or world, steps, batch, seed
+        self.world, self.unseen = world, unseen or world
+        self.steps, self.batch, self.seed = steps, batch, seed
         self.lr, self.ema, self.autocast, self.validate_every = 3e-3, 0.99, True, 350
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -61,14 +62,16 @@ class SegmenterStage(Stage):
         self.weights = torch.tensor([CLASS_WEIGHTS.get(name, 1.0) for name in MASK_CHANNELS])
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        images, labels, _ = draw_faces(self.world, self.batch, generator)
-        images, labels = _move(images, labels, generator)
-        device = self.weights_on()
-        images = recolour(soften(images, generator), generator).to(device, memory_format=torch.channels_last)
+        with torch.autocast("cpu", enabled=False):  # pictures are made in full precision
+            images, labels, _ = draw_faces(self.world, self.batch, generator)
+            images, labels = _move(images, labels, generator)
+            images = recolour(soften(images, generator), generator)
+        device = self._device()
+        images = images.to(device, memory_format=torch.channels_last)
         logits = F.interpolate(self.net.logits(images).float(), scale_factor=2.0, mode="bilinear")
         return {"loss": F.cross_entropy(logits, labels.to(device), self.weights.to(device))}
 
-    def weights_on(self) -> torch.device:
+    def _device(self) -> torch.device:
         return self.net.head.weight.device
 
     def validate(self) -> dict[str, float]:
@@ -81,7 +84,7 @@ class SegmenterStage(Stage):
         return figures | {"iou": sum(figures.values()) / len(figures), "iou_rough": _mean(rough_iou.values())}
 
     def _iou(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        parts = [self.net(b.to(self.weights_on())).argmax(1).cpu() for b in images.split(16)]
+        parts = [self.net(b.to(self._device())).argmax(1).cpu() for b in images.split(16)]
         found = torch.cat(parts)
         result = {}
         for index, name in enumerate(MASK_CHANNELS):
@@ -91,7 +94,8 @@ class SegmenterStage(Stage):
 
 
 class FinderStage(Stage):
-    """None to three drawn faces on made-up backgrounds, 128 px, under hard colour, blur, noise and block damage.
+    """None to three drawn faces on made-up backgrounds, 96 px, under hard colour, blur, noise and block
+    damage.
 
     world: drawn people, may still be growing. unseen: people to validate on (default: those of `world`).
     """
@@ -101,7 +105,8 @@ class FinderStage(Stage):
     def __init__(
         self, world: World, unseen: World | None = None, *, steps: int = 800, batch: int = 24, seed: int = 0
     ) -> None:
-        self.world, self.unseen, self.steps, self.batch, self.seed = world, unseen or world, steps, batch, seed
+        self.world, self.unseen = world, unseen or world
+        self.steps, self.batch, self.seed = steps, batch, seed
         self.lr, self.ema, self.autocast, self.validate_every = 2e-3, 0.99, True, 400
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -109,14 +114,17 @@ class FinderStage(Stage):
         self.modules = nn.ModuleDict({"finder": self.net})
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        images, points, there = draw_scenes(self.world, self.batch, generator)
+        with torch.autocast("cpu", enabled=False):  # pictures are made in full precision
+            images, points, there = draw_scenes(self.world, self.batch, generator)
         device = self.net.head.weight.device
         maps = self.net(images.to(device, memory_format=torch.channels_last)).float()
         heat, values, known = (t.to(device) for t in finder_targets(points, there, maps.shape[-1]))
         return finder_loss(maps, heat, values, known)
 
     def validate(self) -> dict[str, float]:
-        """Share of faces found (overlap above 0.5), false ones per picture, point error in face sides, on unseen people."""
+        """Share of faces found (overlap above 0.5), false ones per picture, point error in face sides, on
+        unseen people.
+        """
         images, points, there = draw_scenes(self.unseen, 96, torch.Generator().manual_seed(self.seed + 1))
         maps = torch.cat([self.net(b.to(self.net.head.weight.device)) for b in images.split(24)])
         hits, wanted, false, errors = 0, 0, 0, []
@@ -136,14 +144,19 @@ ABSENT, IGNORED, WANTED = 0, 1, 2
 
 
 def draw_faces(world: World, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Half canonical portraits, half views, mirrored at random: images (B, 3, 128, 128), labels (B, 128, 128) int64,
-    points (B, 5, 2)."""
+    """Half canonical portraits, half views, mirrored at random: images (B, 3, 128, 128), labels (B, 128, 128)
+    int64, points (B, 5, 2).
+    """
     people = torch.randint(world.people, (count,), generator=generator).tolist()
     view = torch.randint(world.info.views, (count,), generator=generator).tolist()
     front, side, turned = people[: count // 2], people[count // 2 :], view[count // 2 :]
     images = floats(np.concatenate([world.canonical[front], world.views[side, turned]]))
-    labels = torch.from_numpy(np.concatenate([world.canonical_labels[front], world.view_labels[side, turned]])).long()
-    points = torch.from_numpy(np.concatenate([world.canonical_points[front], world.view_points[side, turned]]))
+    labels = torch.from_numpy(
+        np.concatenate([world.canonical_labels[front], world.view_labels[side, turned]])
+    ).long()
+    points = torch.from_numpy(
+        np.concatenate([world.canonical_points[front], world.view_points[side, turned]])
+    )
     mirror = torch.rand(count, generator=generator) < 0.5
     mirrored = (points * torch.tensor([-1.0, 1.0]) + torch.tensor([PORTRAIT_SIDE, 0.0]))[:, [1, 0, 2, 4, 3]]
     images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
@@ -152,8 +165,9 @@ def draw_faces(world: World, count: int, generator: torch.Generator) -> tuple[Te
 
 
 def draw_scenes(world: World, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Finder training pictures: images (B, 3, 128, 128), points (B, layers, 5, 2), state (B, layers): `ABSENT`, `IGNORED`
-    (too small, too large, cut or covered) or `WANTED`."""
+    """Finder training pictures: images (B, 3, 96, 96), points (B, layers, 5, 2), state (B, layers): `ABSENT`,
+    `IGNORED` (too small, too large, cut or covered) or `WANTED`.
+    """
     scene = backgrounds(world, count, generator)
     points, state = torch.zeros(count, len(LAYERS), 5, 2), torch.zeros(count, len(LAYERS), dtype=torch.long)
     for layer, probability in enumerate(LAYERS):
@@ -182,7 +196,10 @@ def draw_scenes(world: World, count: int, generator: torch.Generator) -> tuple[T
 
 
 def backgrounds(world: World, count: int, generator: torch.Generator) -> Tensor:
-    """Made-up backgrounds without a face, (B, 3, 128, 128): noise of all coarsenesses, blocks, stripes, shuffled portraits."""
+    """Made-up backgrounds without a face, (B, 3, 96, 96): noise of all coarsenesses, blocks, stripes,
+    shuffled portraits.
+    """
+
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
@@ -205,15 +222,16 @@ def backgrounds(world: World, count: int, generator: torch.Generator) -> Tensor:
     scene = scene + stripes * rand(count, 3, 1, 1) * 0.4
     kind = rand(count)
     shuffled, faceless = (kind < 0.25).nonzero()[:, 0], (kind > 0.87).nonzero()[:, 0]
-    scene[shuffled] = _shuffled(draw_faces(world, len(shuffled), generator)[0], generator)
+    scene[shuffled] = _fit(_shuffled(draw_faces(world, len(shuffled), generator)[0], generator))
     images, labels, _ = draw_faces(world, len(faceless), generator)
     blurred = _through(images, (8, 8), "bilinear")
-    scene[faceless] = torch.where(labels[:, None] == BACKGROUND, images, blurred)
+    scene[faceless] = _fit(torch.where(labels[:, None] == BACKGROUND, images, blurred))
     return scene.clamp(0, 1)
 
 
 def recolour(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Random gains, offsets, contrast, gamma, saturation (down to grey) and noise: (B, 3, H, W) in [0, 1]."""
+
     def rand(*shape: int) -> Tensor:
         return (torch.rand(*shape, 1, 1, generator=generator) * 2 - 1) * strength
 
@@ -224,7 +242,9 @@ def recolour(images: Tensor, generator: torch.Generator, strength: float = 1.0) 
     saturation = torch.where(rand(count, 1) > 0.6, 0.0, 1 + 0.6 * rand(count, 1))
     images = grey + saturation * (images - grey)
     middle = images.mean((1, 2, 3), keepdim=True)
-    images = middle + (images - middle) * torch.exp(0.5 * rand(count, 1) - 0.2 * strength) + 0.12 * rand(count, 1)
+    images = (
+        middle + (images - middle) * torch.exp(0.5 * rand(count, 1) - 0.2 * strength) + 0.12 * rand(count, 1)
+    )
     sigma = 0.05 * rand(count, 1).clamp_min(0)
     return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
@@ -250,18 +270,23 @@ def damage(images: Tensor, generator: torch.Generator, probability: float = 0.35
     chosen = torch.rand(len(images), generator=generator) < probability
     count, channels, height, width = images[chosen].shape
     n = torch.arange(8.0)
-    basis = torch.cos(math.pi / 8 * n[:, None] * (n + 0.5)) * torch.where(n[:, None] == 0, math.sqrt(1 / 8), 0.5)
+    basis = torch.cos(math.pi / 8 * n[:, None] * (n + 0.5)) * torch.where(
+        n[:, None] == 0, math.sqrt(1 / 8), 0.5
+    )
     blocks = images[chosen].view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
-    step = (torch.rand(count, 1, 1, 1, 1, 1, generator=generator) * 0.06 + 0.01) * (1 + n[:, None] + n)
+    step = (torch.rand(count, 1, 1, 1, 1, 1, generator=generator) * 0.05 + 0.01) * (1 + n[:, None] + n)
     terms = (basis @ blocks @ basis.T / step).round() * step
     images = images.clone()
-    images[chosen] = (basis.T @ terms @ basis).transpose(3, 4).reshape(count, channels, height, width).clamp(0, 1)
+    images[chosen] = (
+        (basis.T @ terms @ basis).transpose(3, 4).reshape(count, channels, height, width).clamp(0, 1)
+    )
     return images
 
 
 def finder_targets(points: Tensor, state: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets on a `cells` x `cells` grid from `draw_scenes`: heatmap (B, h, w) in [0, 1], values (B, 11, h, w) and known
-    (B, h, w): 1 where the heatmap counts, 0 around faces that are ignored."""
+    """Targets on a `cells` x `cells` grid from `draw_scenes`: heatmap (B, h, w) in [0, 1], values (B, 11, h,
+    w) and known (B, h, w): 1 where the heatmap counts, 0 around faces that are ignored.
+    """
     count = len(points)
     axis = (torch.arange(cells) + 0.5) * STRIDE
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
@@ -288,7 +313,9 @@ def finder_targets(points: Tensor, state: Tensor, cells: int) -> tuple[Tensor, T
 
 
 def finder_loss(maps: Tensor, heat: Tensor, values: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Focal loss of the heatmap (CornerNet's penalty-reduced form) and absolute errors of size and points at the peaks."""
+    """Focal loss of the heatmap (CornerNet's penalty-reduced form) and absolute errors of size and points at
+    the peaks.
+    """
     logit = maps[:, 0]
     chance = logit.sigmoid()
     positive = heat >= 1.0
@@ -297,7 +324,8 @@ def finder_loss(maps: Tensor, heat: Tensor, values: Tensor, known: Tensor) -> di
     faces = positive.sum().clamp_min(1)
     near = (heat > 0.5).float() * heat
     error = (maps[:, 1:] - values).abs() * near[:, None] / near.sum().clamp_min(1)
-    heat_loss, size_loss, point_loss = (found.sum() + false.sum()) / faces, error[:, 0].sum(), error[:, 1:].sum() / 10
+    heat_loss = (found.sum() + false.sum()) / faces
+    size_loss, point_loss = error[:, 0].sum(), error[:, 1:].sum() / 10
     loss = heat_loss + size_loss + 8 * point_loss
     return {"loss": loss, "heat_loss": heat_loss, "size_loss": size_loss, "point_loss": point_loss}
 
@@ -334,9 +362,15 @@ def _shuffled(images: Tensor, generator: torch.Generator) -> Tensor:
     return tiles.view(-1, 3, 4, 4, 32, 32).permute(0, 1, 2, 4, 3, 5).reshape(-1, 3, 128, 128)
 
 
+def _fit(images: Tensor) -> Tensor:
+    return F.interpolate(images, (CANVAS, CANVAS), mode="bilinear", antialias=True)
+
+
 def _through(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """Shrink to `size`, antialiased, and enlarge again."""
-    return F.interpolate(F.interpolate(images, size, mode="bilinear", antialias=True), images.shape[-2:], mode=mode)
+    return F.interpolate(
+        F.interpolate(images, size, mode="bilinear", antialias=True), images.shape[-2:], mode=mode
+    )
 
 
 def _move(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
