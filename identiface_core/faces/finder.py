@@ -29,8 +29,8 @@ from identiface_core.imaging import resize
 STRIDE = 8
 UNIT_SIDE = 40.0
 """A predicted log size of 0 is a face of this side, in pixels."""
-PYRAMID = (512, 256, 128, 64)
-"""Longest sides, in pixels, at which a picture is looked at (never enlarged by more than 2)."""
+PYRAMID = (1024, 512, 256, 128, 64)
+"""Longest sides, in pixels, at which a picture is looked at; only to the last two it is enlarged if need be."""
 THRESHOLD = 0.45
 """Heatmap value from which a cell counts as a face."""
 MAX_OVERLAP = 0.35
@@ -250,7 +250,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def _pyramid(longest: int) -> list[int]:
-    return [side for side in PYRAMID if side <= 2 * longest] or [PYRAMID[-1]]
+    return [side for side in PYRAMID if side <= max(longest, PYRAMID[-2])]
 
 
 def _suppress(faces: list[Face]) -> list[Face]:
