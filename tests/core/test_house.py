@@ -66,7 +66,7 @@ def statements(body: list[ast.stmt], at_import: bool) -> Iterator[ast.AST]:
         if at_import and isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
             continue
         yield statement
-        for field in ("body", "orelse", "finalbody", "handlers", "items"):
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             inner = getattr(statement, field, [])
             yield from statements([one for one in inner if isinstance(one, ast.AST)], at_import)
 
