@@ -2,7 +2,8 @@
 
 Chart: azimuth phi in (-pi, pi], 0 towards the face; height t. Below `WAIST` a point is
 (R sin phi, t, R cos phi); above it the chart turns spherical, so the crown is an ordinary place and not
-the thin end of a cylinder. Azimuth samples are denser at the face. Axes: x to the image right, y up, z to the camera.
+the thin end of a cylinder. Azimuth samples are denser at the face. Axes: x to the image right, y up,
+z to the camera.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_sketch_is_dark_lines_on_paper(people: torch.Tensor) -> None:
 
 
 def test_pictures_of_a_seed_are_frozen() -> None:
-    """Every network is trained on these pictures: a change here needs a new RENDERER_VERSION and new weights."""
+    """Every network is trained on these pictures: a change needs a new RENDERER_VERSION and weights."""
     identity = sample_identities(4, 2605)
     image = render(identity, sample_nuisance(4, 502)).image.mean((2, 3))
     stored = torch.tensor(
