@@ -211,7 +211,8 @@ def _warning(score: float, native: int, name: str) -> str | None:
     detail = round(4 * 16**score)
     return (
         f"{name}: hardly recognisable ({score:.2f} of 1): the portrait is {native} px wide and carries the "
-        f"detail of a clean one of about {detail} px. Expect other evidence to decide; treat every candidate with care."
+        f"detail of a clean one of about {detail} px. Expect other evidence to decide; "
+        "treat every candidate with care."
     )
 
 

@@ -30,7 +30,7 @@ STRIDE = 8
 UNIT_SIDE = 40.0
 """A predicted log size of 0 is a face of this side, in pixels."""
 PYRAMID = (1024, 512, 256, 128, 64)
-"""Longest sides, in pixels, at which a picture is looked at; only to the last two it is enlarged if need be."""
+"""Longest sides, in pixels, at which a picture is looked at; it is enlarged to the last two only."""
 THRESHOLD = 0.45
 """Heatmap value from which a cell counts as a face."""
 MAX_OVERLAP = 0.35
