@@ -31,14 +31,15 @@ class SaveCase(io.ComfyNode):
                     tooltip="Folder under output/identiface; a case of that name is replaced.",
                 ),
             ],
-            outputs=[io.String.Output("folder")],
+            outputs=[sockets.out(io.String, "folder")],
         )
 
     @classmethod
     def execute(cls, case: Any, name: str) -> io.NodeOutput:
         folder = case_folder(name)
         saved = case.save_to(folder)
-        picture = {"filename": "candidates.png", "subfolder": f"identiface/{folder.name}", "type": "output"}
+        name = "rounds.png" if (folder / "rounds.png").is_file() else "candidates.png"
+        picture = {"filename": name, "subfolder": f"identiface/{folder.name}", "type": "output"}
         ranked = [
             {"rank": one.rank, "person": one.person, "score": one.score, "fpir": one.fpir}
             for one in saved.candidates
@@ -64,7 +65,7 @@ class LoadCase(io.ComfyNode):
                 ),
                 io.String.Input("name", default="case", tooltip="Folder under output/identiface."),
             ],
-            outputs=[sockets.Case.Output("after", display_name="case")],
+            outputs=[sockets.out(sockets.Case, "case")],
         )
 
     @classmethod

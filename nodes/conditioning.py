@@ -47,8 +47,8 @@ class EncodeDescription(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("conditioning"),
-                io.String.Output("prompt", tooltip="The text that was encoded."),
+                sockets.out(io.Conditioning, "conditioning"),
+                sockets.out(io.String, "prompt", tooltip="The text that was encoded."),
             ],
         )
 
@@ -107,7 +107,7 @@ class ApplyControl(io.ComfyNode):
                     "Noise Mask). The branch then sees what surrounds the part.",
                 ),
             ],
-            outputs=[io.Model.Output("steered", display_name="model")],
+            outputs=[sockets.out(io.Model, "model")],
         )
 
     @classmethod

@@ -24,9 +24,11 @@ class ExampleCase(io.ComfyNode):
             "file of your own. Put Load Image and Description in its place.",
             inputs=[],
             outputs=[
-                io.Image.Output("photo", tooltip="A tiny photo from another day."),
-                io.Image.Output("drawing", tooltip="A rough sketch, drawn from memory."),
-                sockets.Description.Output("description", tooltip="Words, some of them missing or wrong."),
+                sockets.out(io.Image, "photo", tooltip="A tiny photo from another day."),
+                sockets.out(io.Image, "drawing", tooltip="A rough sketch, drawn from memory."),
+                sockets.out(
+                    sockets.Description, "description", tooltip="Words, some of them missing or wrong."
+                ),
             ],
         )
 
@@ -83,9 +85,11 @@ class LQPhoto(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Evidence.Output("evidence"),
-                io.Image.Output("crop"),
-                io.Float.Output("recognisability", tooltip="0 (nobody could tell) to 1 (a clear portrait)."),
+                sockets.out(sockets.Evidence, "evidence"),
+                sockets.out(io.Image, "crop"),
+                sockets.out(
+                    io.Float, "recognisability", tooltip="0 (nobody could tell) to 1 (a clear portrait)."
+                ),
             ],
         )
 
@@ -155,7 +159,7 @@ class SimulateCamera(io.ComfyNode):
                     tooltip="Camera model: the draw of noise and shake.",
                 ),
             ],
-            outputs=[io.Image.Output("lq")],
+            outputs=[sockets.out(io.Image, "lq")],
         )
 
     @classmethod
@@ -195,7 +199,7 @@ class Sketch(io.ComfyNode):
                     "drawn it.",
                 ),
             ],
-            outputs=[sockets.Evidence.Output("evidence"), io.Image.Output("lines")],
+            outputs=[sockets.out(sockets.Evidence, "evidence"), sockets.out(io.Image, "lines")],
         )
 
     @classmethod
@@ -235,8 +239,8 @@ class Describe(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Description.Output("description"),
-                io.String.Output("text", tooltip="The published form."),
+                sockets.out(sockets.Description, "description"),
+                sockets.out(io.String, "text", tooltip="The published form."),
             ],
         )
 
@@ -279,7 +283,7 @@ class JoinEvidence(io.ComfyNode):
                 sockets.Evidence.Input("sketch", optional=True, tooltip="From Sketch."),
                 sockets.Description.Input("description", optional=True, tooltip="From Description."),
             ],
-            outputs=[sockets.Evidence.Output("evidence")],
+            outputs=[sockets.out(sockets.Evidence, "evidence")],
         )
 
     @classmethod

@@ -31,7 +31,7 @@ class OpenGallery(io.ComfyNode):
                     f"models/{folders.GALLERIES}.",
                 ),
             ],
-            outputs=[sockets.Gallery.Output("opened", display_name="gallery"), io.Int.Output("people")],
+            outputs=[sockets.out(sockets.Gallery, "gallery"), sockets.out(io.Int, "people")],
         )
 
     @classmethod
@@ -72,8 +72,8 @@ class EnrolFaces(io.ComfyNode):
                 sockets.Gallery.Input("add_to", optional=True, tooltip="A gallery that these people join."),
             ],
             outputs=[
-                sockets.Gallery.Output("gallery"),
-                io.String.Output("report", tooltip="Who was left out, and why."),
+                sockets.out(sockets.Gallery, "gallery"),
+                sockets.out(io.String, "report", tooltip="Who was left out, and why."),
             ],
         )
 
@@ -125,9 +125,9 @@ class SearchGallery(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Candidates.Output("candidates"),
-                io.Image.Output("faces", tooltip="Their pictures, best first."),
-                io.String.Output("table"),
+                sockets.out(sockets.Candidates, "candidates"),
+                sockets.out(io.Image, "faces", tooltip="Their pictures, best first."),
+                sockets.out(io.String, "table"),
             ],
         )
 
@@ -168,7 +168,7 @@ class CandidateSheet(io.ComfyNode):
             description="A contact sheet of a case: evidence, the face that stands, the first candidates "
             "with their error rates.",
             inputs=[sockets.Case.Input("case", tooltip="From Iterate, Part Round or Start Case.")],
-            outputs=[io.Image.Output("sheet")],
+            outputs=[sockets.out(io.Image, "sheet")],
         )
 
     @classmethod

@@ -46,7 +46,7 @@ class EmbedEvidence(io.ComfyNode):
                 ),
                 sockets.Evidence.Input("evidence", tooltip="Any of the three kinds may be missing."),
             ],
-            outputs=[sockets.Embedding.Output("query")],
+            outputs=[sockets.out(sockets.Embedding, "query")],
         )
 
     @classmethod
@@ -86,7 +86,7 @@ class EmbedFace(io.ComfyNode):
                     "already, such as generated ones.",
                 ),
             ],
-            outputs=[sockets.Embedding.Output("query")],
+            outputs=[sockets.out(sockets.Embedding, "query")],
         )
 
     @classmethod

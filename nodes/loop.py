@@ -74,8 +74,8 @@ class StartCase(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Case.Output("case"),
-                sockets.Candidates.Output("first", tooltip="Candidates by the evidence alone."),
+                sockets.out(sockets.Case, "case"),
+                sockets.out(sockets.Candidates, "first", tooltip="Candidates by the evidence alone."),
             ],
         )
 
@@ -128,7 +128,7 @@ class StopRule(io.ComfyNode):
                     tooltip="...over so many kept rounds; 0: never stop for this.",
                 ),
             ],
-            outputs=[sockets.Case.Output("after", display_name="case")],
+            outputs=[sockets.out(sockets.Case, "case")],
         )
 
     @classmethod
@@ -161,10 +161,12 @@ class Iterate(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Case.Output("after", display_name="case"),
-                io.Image.Output("face", tooltip="The face that stands."),
-                io.Image.Output("faces", tooltip="The faces of the rounds that were kept, in order."),
-                sockets.Candidates.Output("candidates", tooltip="By evidence and generated faces together."),
+                sockets.out(sockets.Case, "case"),
+                sockets.out(io.Image, "face", tooltip="The face that stands."),
+                sockets.out(io.Image, "faces", tooltip="The faces of the rounds that were kept, in order."),
+                sockets.out(
+                    sockets.Candidates, "candidates", tooltip="By evidence and generated faces together."
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
@@ -202,9 +204,9 @@ class ChooseCandidate(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Case.Output("after", display_name="case"),
-                io.String.Output("person"),
-                io.Image.Output("picture"),
+                sockets.out(sockets.Case, "case"),
+                sockets.out(io.String, "person"),
+                sockets.out(io.Image, "picture"),
             ],
         )
 

@@ -22,17 +22,22 @@ class LoadEmbeddedModel(io.ComfyNode):
             "128 x 128.",
             inputs=[],
             outputs=[
-                io.Model.Output("model", tooltip="For KSampler and any other sampler."),
-                io.Clip.Output("clip", tooltip="Reads what a witness says about a face."),
-                io.Vae.Output("vae", tooltip="128 x 128 pixels to 16 x 16 latents and back."),
-                sockets.Control.Output("control", tooltip="Lets photo and sketch steer: for Apply Control."),
-                sockets.Matcher.Output("matcher", tooltip="Guides and searches."),
-                sockets.Matcher.Output(
-                    "judge", tooltip="Trained apart from the matcher, and never used to guide."
+                sockets.out(io.Model, "model", tooltip="For KSampler and any other sampler."),
+                sockets.out(io.Clip, "clip", tooltip="Reads what a witness says about a face."),
+                sockets.out(io.Vae, "vae", tooltip="128 x 128 pixels to 16 x 16 latents and back."),
+                sockets.out(
+                    sockets.Control, "control", tooltip="Lets photo and sketch steer: for Apply Control."
                 ),
-                sockets.Parts.Output("parts", tooltip="Finds eyes, nose, hair...: for Part Mask."),
-                sockets.Finder.Output("finder", tooltip="Finds faces in pictures."),
-                sockets.Toolkit.Output(
+                sockets.out(sockets.Matcher, "matcher", tooltip="Guides and searches."),
+                sockets.out(
+                    sockets.Matcher,
+                    "judge",
+                    tooltip="Trained apart from the matcher, and never used to guide.",
+                ),
+                sockets.out(sockets.Parts, "parts", tooltip="Finds eyes, nose, hair...: for Part Mask."),
+                sockets.out(sockets.Finder, "finder", tooltip="Finds faces in pictures."),
+                sockets.out(
+                    sockets.Toolkit,
                     "toolkit",
                     tooltip="All of it: for Start Case, Embed Evidence, Enrol Faces, Search Gallery.",
                 ),

@@ -36,7 +36,7 @@ class PartMask(io.ComfyNode):
                     "error.",
                 ),
             ],
-            outputs=[io.Mask.Output("mask")],
+            outputs=[sockets.out(io.Mask, "mask")],
         )
 
     @classmethod
@@ -86,10 +86,10 @@ class PartRound(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Case.Output("after", display_name="case"),
-                io.Image.Output("face", tooltip="The face that now stands."),
-                io.Latent.Output("latent", tooltip="Its latents."),
-                io.Image.Output("faces", tooltip="All faces of this round."),
+                sockets.out(sockets.Case, "case"),
+                sockets.out(io.Image, "face", tooltip="The face that now stands."),
+                sockets.out(io.Latent, "latent", tooltip="Its latents."),
+                sockets.out(io.Image, "faces", tooltip="All faces of this round."),
             ],
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -30,6 +31,11 @@ Candidates = io.Custom("IDENTIFACE_CANDIDATES")
 """`gallery.values.Candidates`: a lead, not an identification."""
 Case = io.Custom("IDENTIFACE_CASE")
 """A case in progress; a new value after each round."""
+
+
+def out(kind: Any, name: str, tooltip: str | None = None) -> Any:
+    """An output called `name`. Ids must differ from those of inputs; without a name the type is shown."""
+    return kind.Output(f"{name}_out", display_name=name, tooltip=tooltip)
 
 
 def one_of(value: str, options: Sequence[str], what: str) -> str:

@@ -32,6 +32,9 @@ def test_every_node_is_there_and_explains_itself(server: Server) -> None:
         assert one["category"].split("/")[0] == "IdentiFace", name
         assert one["description"] and not one["display_name"].startswith("IdentiFace"), name
         assert (PACK / "web" / "docs" / f"{name}.md").is_file(), f"{name} has no help page"
+        assert all(label.islower() for label in one["output_name"]), (
+            f"{name}: outputs are called by their types"
+        )
         for group in ("required", "optional"):
             for label, spec in one["input"].get(group, {}).items():
                 assert len(spec) > 1 and spec[1].get("tooltip"), f"{name}.{label} has no tooltip"
