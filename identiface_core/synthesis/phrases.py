@@ -24,6 +24,8 @@ _UPPER, _LOWER = slot("upper lip"), slot("lower lip")
 _YEARS = ((18, 29), (30, 44), (45, 59), (60, 79))
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy")
 _ONES = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NUMBER_WORDS: tuple[str, ...] = (*_TENS, *_ONES[1:])
+"""Words in which ages are told."""
 _INTENSIFIERS = ("rather ", "quite ", "fairly ", "noticeably ", "clearly ", "really ")
 _NO_INTENSIFIER = {slot("hair length"), slot("brow shape"), slot("skin tone"), slot("lip colour")}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..evidence.description import Description, sentence
 from ..evidence.lexicon import ATTRIBUTES, SLOTS, UNSAID, attributes_of, slot
 from ..evidence.words import TextEncoder, tokens_of
-from ..synthesis.phrases import Said, describe, retell
+from ..synthesis.phrases import FILLERS, NUMBER_WORDS, Said, describe, retell
 from .loop import Stage, step_generator
 
 _MARKS = (".", ",", ";", ":")
@@ -33,17 +33,17 @@ def random_values(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def build_vocabulary(texts: int = 20_000) -> list[str]:
+def build_vocabulary(texts: int = 3000) -> list[str]:
     """Every word, mark and number that lexicon and phrases can produce, sorted; always the same list."""
     generator = step_generator(0, 0)
-    words = {*_MARKS, *(str(years) for years in range(10, 100))}
+    words = {*_MARKS, *(str(years) for years in range(0, 100, 5)), *NUMBER_WORDS, *tokens_of(" ".join(FILLERS))}
     for attribute in ATTRIBUTES:
         words.update(tokens_of(f"{attribute.name} {attribute.noun}"))
         for place in range(len(attribute.values)):
             words.update(tokens_of(" ".join(attribute.noun_phrases(place))))
     for row in random_values(texts, generator).tolist():
         words.update(tokens_of(describe(row, generator, omit=0.2, filler=0.6).text))
-    return sorted(words)
+    return sorted(word for word in words if not word.isdigit() or int(word) % 5 == 0)
 
 
 def batches(n: int, generator: torch.Generator) -> TextBatch:
