@@ -20,7 +20,7 @@ from identiface_core.synthesis.portrait import render
 
 GALLERY_PEOPLE = 404
 """Seed of the people of the shipped gallery; nobody of them is in any training."""
-STRANGERS = 606
+STRANGERS = 707
 """Seed of people who are in no gallery: probes without a mate."""
 GALLERY_PICTURE, EVIDENCE_PICTURE = 404, 4049
 """Seeds of the views: the gallery's picture of a person, and the other one that the evidence was made from."""

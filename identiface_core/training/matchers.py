@@ -1,4 +1,4 @@
-"""Training the two matchers: CosFace (arXiv 1801.09414) over the people of the training world.
+"""Training the two matchers: pictures of one person find each other among all pictures of a batch.
 
 A and B must not be copies, for one guides and the other judges: they differ in widths, stem, initial weights,
 order of people, and in what they are taught to ignore (A: mostly framing and blur; B: mostly colour and
@@ -45,28 +45,30 @@ class MatcherPlan:
 PLANS: dict[str, MatcherPlan] = {
     "a": MatcherPlan(
         seed=71, net={"widths": (24, 48, 96, 160), "blocks": (1, 2, 2, 1), "stem": "stride"},
-        shift=0.025, rotate=5.0, colour=0.8, hue=0.3, grey=0.10, blur=0.2, coarse=0.25,
-        erase=0.15, compress=0.15,
+        shift=0.020, rotate=4.0, colour=0.5, hue=0.15, grey=0.08, blur=0.12, coarse=0.15,
+        erase=0.08, compress=0.08,
     ),
     "b": MatcherPlan(
         seed=72, net={"widths": (32, 56, 96, 144), "blocks": (1, 1, 2, 1), "stem": "unshuffle"},
-        shift=0.020, rotate=4.0, colour=1.1, hue=0.5, grey=0.20, blur=0.25, coarse=0.15,
-        erase=0.25, compress=0.10,
+        shift=0.015, rotate=3.0, colour=0.7, hue=0.25, grey=0.12, blur=0.15, coarse=0.10,
+        erase=0.12, compress=0.06,
     ),
 }  # fmt: skip
 
 
 class MatcherStage(Stage):
-    """CosFace with scale 24 and a margin that grows to .30 over the first quarter.
+    """Pairs: two pictures of each person of the batch must find each other among all pictures of the batch (InfoNCE).
 
-    Look-alike pressure: a person who shares sex, skin, hair, glasses and beard with the one shown gets up to
-    `alike` added to the cosine, so that these cannot decide, and shape must.
+    Proxies (CosFace) learn nothing for the first hundreds of steps with thousands of people and three pictures each; pairs
+    learn from the first. Look-alike pressure: half of each batch's people are drawn as groups that share sex, skin, hair,
+    glasses and beard, so that these cannot decide, and shape must.
     """
 
-    scale = 24.0
-    margin = 0.30
-    alike = 0.10
-    batch = 96
+    scale = 14.0
+    batch = 64
+    """People per step; two pictures each."""
+    group = 8
+    """People of a group of look-alikes."""
 
     def __init__(
         self,
@@ -81,42 +83,56 @@ class MatcherStage(Stage):
         self.name = f"matcher-{which}"
         self.world, self.validation, self.alike_world = world, validation, alike
         self.steps, self.seed = steps, plan.seed
-        self.lr, self.weight_decay, self.ema, self.autocast, self.clip = 2.5e-3, 0.02, 0.998, True, 5.0
-        self.warmup, self.validate_every = 200, 500
+        self.lr, self.weight_decay, self.ema, self.autocast, self.clip = 2.5e-3, 0.02, 0.99, True, 5.0
+        self.warmup, self.validate_every = 50, 200
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             net = FaceNet(**plan.net)
-            head = nn.Linear(net.config["dimension"], world.people_total, bias=False)
-            nn.init.normal_(head.weight)
-        self.net, self.head = net.to(memory_format=torch.channels_last), head  # type: ignore[call-overload]
-        self.modules = nn.ModuleDict({"net": self.net, "head": head})
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules = nn.ModuleDict({"net": self.net})
         columns = [slot(name) for name in LOOKS]
         self._looks = torch.from_numpy(np.array(world.attributes[:, columns]))
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """One batch of random people, one random picture each."""
-        people = choose_people(self.world, step, self.batch, generator)
+        """One batch of people, two different pictures of each."""
+        people = self._choose(step, generator)
+        device = next(self.net.parameters()).device
         with torch.autocast("cpu", enabled=False):
-            pictures = self._augment(*portraits_of(self.world, people, generator), generator)
-        device = self.head.weight.device
-        vectors = self.net(pictures.to(device, memory_format=torch.channels_last))
-        people = people.to(device)
+            first, second = (
+                self._augment(pictures, points, generator)
+                for pictures, points in pairs_of(self.world, people, generator)
+            )
+        vectors = self.net(torch.cat((first, second)).to(device, memory_format=torch.channels_last))
         with torch.autocast(device.type, enabled=False):
-            cosine = vectors.float() @ F.normalize(self.head.weight).T
-            grown = min(self.progress / 0.25, 1.0)
-            rows = torch.arange(len(people), device=device)
-            raised = cosine + grown * self.alike * self._likeness(people)
-            raised[rows, people] = cosine[rows, people] - grown * self.margin
-            loss = F.cross_entropy(self.scale * raised, people)
-            right = (raised.argmax(1) == people).float().mean()
+            count = len(people)
+            scores = self.scale * (vectors.float() @ vectors.float().T)
+            scores = scores - 1e4 * torch.eye(2 * count, device=device)  # nobody finds himself in the same picture
+            mates = torch.arange(2 * count, device=device).roll(count)
+            loss = F.cross_entropy(scores, mates)
+            right = (scores.argmax(1) == mates).float().mean()
         return {"loss": loss, "right": right}
 
-    def _likeness(self, people: Tensor) -> Tensor:
-        """(B, N) share of LOOKS that two people have in common, squared."""
-        if self._looks.device != people.device:
-            self._looks = self._looks.to(people.device)
-        shared = (self._looks[people][:, None] == self._looks[None]).float().mean(2)
-        return shared.square()
+    def _choose(self, step: int, generator: torch.Generator) -> Tensor:
+        """(B,) people, none twice; from a tenth of the schedule on half of them are groups of look-alikes."""
+        if self.world.people < self.world.people_total and step % 50 == 0:
+            self.world.refresh()
+        if self.world.people < 2:
+            raise ValueError(f"{self.world.folder} holds no finished shard of people yet: draw the world first")
+        order = torch.randperm(self.world.people, generator=generator)
+        if self.progress < 0.1:
+            return order[: self.batch]
+        leaders = order[: self.batch // 2 // self.group]
+        same = (self._looks[leaders][:, None] == self._looks[None, : self.world.people]).float().sum(2)
+        tie_break = torch.rand(same.shape, generator=generator)
+        alike = (same + tie_break).topk(self.group, dim=1).indices.flatten()
+        people, seen = [], set()
+        for person in [*alike.tolist(), *order.tolist()]:
+            if person not in seen:
+                seen.add(person)
+                people.append(person)
+            if len(people) == self.batch:
+                break
+        return torch.tensor(people)
 
     def _augment(self, x: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
         plan, g = self.plan, generator
@@ -128,7 +144,7 @@ class MatcherStage(Stage):
         x = augment.sometimes(x, plan.blur, g, lambda y: augment.blur(y, g))
         x = augment.sometimes(x, plan.coarse, g, lambda y: augment.coarse(y, g))
         x = augment.sometimes(x, plan.compress, g, lambda y: augment.compress(y, g))
-        x = augment.sometimes(x, 0.2, g, lambda y: augment.noise(y, g, 0.04))
+        x = augment.sometimes(x, 0.1, g, lambda y: augment.noise(y, g, 0.04))
         return augment.sometimes(x, plan.erase, g, lambda y: augment.erase(y, g))
 
     def validate(self) -> dict[str, float]:
@@ -146,19 +162,24 @@ class MatcherStage(Stage):
         return figures
 
 
-def portraits_of(world: World, people: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One random picture (a view, or now and then the canonical portrait) of each person, at 64 px, and its
-    points.
+def pairs_of(
+    world: World, people: Tensor, generator: torch.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Two different random pictures (views, or the canonical portrait) of each person, at 64 px, and their points.
 
-    people (B,) -> pictures (B, 3, 64, 64) in [0, 1], points (B, 5, 2) in 128 px pictures.
+    people (B,) -> twice (pictures (B, 3, 64, 64) in [0, 1], points (B, 5, 2) in 128 px pictures).
     """
-    rows = people.numpy()
-    view = torch.randint(0, world.info.views + 1, (len(people),), generator=generator).numpy()
-    plain = view == world.info.views
-    seen = np.where(plain, 0, view)
-    pictures, points = world.views_small[rows, seen], world.view_points[rows, seen]
-    pictures[plain], points[plain] = world.canonical_small[rows[plain]], world.canonical_points[rows[plain]]
-    return floats(pictures), torch.from_numpy(points)
+    rows, views = people.numpy(), world.info.views
+    order = torch.rand(len(rows), views + 1, generator=generator).argsort(1)[:, :2].numpy()
+    drawn = []
+    for view in order.T:
+        plain = view == views
+        seen = np.where(plain, 0, view)
+        pictures, points = world.views_small[rows, seen], world.view_points[rows, seen]
+        pictures[plain] = world.canonical_small[rows[plain]]
+        points[plain] = world.canonical_points[rows[plain]]
+        drawn.append((floats(pictures), torch.from_numpy(points)))
+    return drawn
 
 
 @torch.no_grad()
@@ -204,12 +225,3 @@ def identification(probes: Tensor, gallery: Tensor) -> dict[str, float]:
         "mates": float(mates.mean()),
         "strangers": float((scores.sum() - mates.sum()) / max(n * (n - 1), 1)),
     }
-
-
-def choose_people(world: World, step: int, batch: int, generator: torch.Generator) -> Tensor:
-    """(B,) people, none twice; those still being drawn join as they come."""
-    if world.people < world.people_total and step % 50 == 0:
-        world.refresh()
-    if world.people < 2:
-        raise ValueError(f"{world.folder} holds no finished shard of people yet: draw the world first")
-    return torch.randperm(world.people, generator=generator)[: min(batch, world.people)]
