@@ -11,7 +11,7 @@ from tests.host.server import Graph
 DATA = Path(__file__).parent / "data"
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
+def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
