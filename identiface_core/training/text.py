@@ -36,7 +36,8 @@ def random_values(n: int, generator: torch.Generator) -> Tensor:
 def build_vocabulary(texts: int = 3000) -> list[str]:
     """Every word, mark and number that lexicon and phrases can produce, sorted; always the same list."""
     generator = step_generator(0, 0)
-    words = {*_MARKS, *(str(years) for years in range(0, 100, 5)), *NUMBER_WORDS, *tokens_of(" ".join(FILLERS))}
+    words = {*_MARKS, *(str(years) for years in range(0, 100, 5)), *NUMBER_WORDS}
+    words.update(tokens_of(" ".join(FILLERS)))
     for attribute in ATTRIBUTES:
         words.update(tokens_of(f"{attribute.name} {attribute.noun}"))
         for place in range(len(attribute.values)):
