@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from identiface_core.evidence.encoder import EvidenceEncoder
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.faces.finder import FaceFinder
+    from identiface_core.faces.reader import AttributeReader
     from identiface_core.faces.segmenter import PartSegmenter
     from identiface_core.gallery.store import Gallery
     from identiface_core.matchers.base import EmbeddedMatcher
@@ -40,6 +41,7 @@ FILES: Mapping[str, str] = {
     "matcher B": "matcher_b.safetensors",
     "segmenter": "segmenter.safetensors",
     "finder": "finder.safetensors",
+    "reader": "reader.safetensors",
     "calibrations": CALIBRATIONS,
 }
 """Role -> file of every network kept as one file; the transformer is a folder in diffusers format."""
@@ -61,6 +63,8 @@ class EmbeddedModel:
     """Judges only: trained apart from A, so that a face that merely pleases A is noticed."""
     segmenter: PartSegmenter
     finder: FaceFinder
+    reader: AttributeReader
+    """Reads off a face what words would say of it."""
     hashes: Mapping[str, str]
     """File -> sha256 of everything that was loaded."""
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
@@ -80,6 +84,7 @@ def load_embedded(device: str | torch.device = "cpu", folder: str | Path = FOLDE
     from identiface_core.evidence.encoder import EvidenceEncoder
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.faces.finder import FaceFinder
+    from identiface_core.faces.reader import AttributeReader
     from identiface_core.faces.segmenter import PartSegmenter
     from identiface_core.matchers.base import EmbeddedMatcher
     from identiface_core.matchers.calibration import load_calibrations
@@ -106,6 +111,7 @@ def load_embedded(device: str | torch.device = "cpu", folder: str | Path = FOLDE
         matcher_b=EmbeddedMatcher(network("matcher B", FaceNet), MATCHER_B),
         segmenter=network("segmenter", PartSegmenter),
         finder=network("finder", FaceFinder),
+        reader=network("reader", AttributeReader),
         hashes=hashes,
         calibrations=load_calibrations(folder / CALIBRATIONS),
     )

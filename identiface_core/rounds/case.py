@@ -104,7 +104,7 @@ class Case:
     face: str | None = None
     """File name of the face that stands."""
     agreement: float | None = None
-    """Mean cosine between all generated faces that entered the consensus."""
+    """Mean cosine between the seeds of the whole face; those of part rounds are near copies of one face."""
     stopped: bool = False
     stop_reason: str = ""
     warnings: tuple[str, ...] = ()
@@ -165,7 +165,8 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """What `to_json` wrote. Raises `CaseError` for a text that is damaged, incomplete, or of another version."""
+        """What `to_json` wrote. Raises `CaseError` for a text that is damaged, incomplete, or of another
+        version."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +28,17 @@ def consensus(embeddings: Tensor) -> Tensor:
     if not float(mean.norm()) > 1e-6:
         raise InputError("the embeddings cancel out or are not finite: there is no consensus of them")
     return F.normalize(mean, dim=0)
+
+
+def consensus_of_rounds(rounds: Sequence[Tensor]) -> Tensor:
+    """Unit (D,) from the embeddings (S, D) of each accepted round, whole face first.
+
+    Part rounds redraw a part of one chosen face, so their seeds are near copies of it, however many there
+    are: the whole face's seeds, which are independent, count for one half, all part rounds together for the
+    other.
+    """
+    whole, *parts = (consensus(rows) for rows in rounds)
+    return consensus(torch.stack([whole, consensus(torch.stack(parts))])) if parts else whole
 
 
 def agreement(embeddings: Tensor) -> float | None:

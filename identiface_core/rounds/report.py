@@ -219,8 +219,8 @@ def _round(one: RoundRecord, faces: Mapping[int, Tensor]) -> str:
     bars += "".join(_bar(name, TERMS[name], value) for name, value in one.evidence_terms.items())
     details = [
         f"Prompt: “{escape(one.prompt)}”" if one.prompt else "No words.",
-        f"{escape(one.reason)}. Redrawn: {escape(one.mask)}. Seed {one.seed}, best of {len(one.seeds)} by "
-        f"{escape(one.chosen_by)}."
+        f"{escape(one.reason.capitalize())}. Redrawn: {escape(one.mask)}. "
+        f"Seed {one.seed}, best of {len(one.seeds)} by {escape(one.chosen_by)}."
         + ("" if one.agreement is None else f" Agreement between seeds {one.agreement:.2f}."),
     ]
     if one.candidates:

@@ -30,7 +30,7 @@ from identiface_core.weights.files import load_tensors, save_tensors
 
 from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, Case, Judge, RoundRecord, kept, rounded
 from .case_input import CaseInput
-from .consensus import agreement, consensus, fuse
+from .consensus import agreement, consensus_of_rounds, fuse
 from .controller import Controller, RoundState, Rules
 from .masks import RoundMask, round_mask
 from .plan import PlannedRound, plan_rounds
@@ -195,7 +195,7 @@ class CaseRunner:
     def lists(self) -> dict[str, Candidates | None]:
         """The three candidate lists of the case as it stands, by name."""
         pool = self._pool()
-        generated = None if pool is None else consensus(pool[0])
+        generated = None if pool is None else consensus_of_rounds(pool[0])
         both = fuse(self.query, generated, self.settings.evidence_weight)
         return {
             BY_EVIDENCE: self._search(self.query, BY_EVIDENCE),
@@ -217,7 +217,7 @@ class CaseRunner:
             lists={name: kept(found) for name, found in self.lists().items()},
             rounds=self.records,
             face=None if head is None else self.records[head].image,
-            agreement=None if pool is None else agreement(pool[0]),
+            agreement=None if pool is None else agreement(pool[0][0]),
             stopped=self.state.phase == "stopped",
             stop_reason=self.state.stop_reason,
             warnings=(*self.prepared.warnings, *self._gap_warning()),
@@ -292,12 +292,12 @@ class CaseRunner:
             source=source,
         )
 
-    def _pool(self) -> tuple[Tensor, Tensor] | None:
-        """Embeddings of all seeds of the accepted rounds, (S, D) by each matcher."""
+    def _pool(self) -> tuple[list[Tensor], list[Tensor]] | None:
+        """Embeddings (S, D) of all seeds, by accepted round, by each matcher."""
         path = [self.drawn[one.index] for one in self.state.path()]
         if not path:
             return None
-        return torch.cat([drawn.a for drawn in path]), torch.cat([drawn.b for drawn in path])
+        return [drawn.a for drawn in path], [drawn.b for drawn in path]
 
     def _judge(self, person: str) -> Judge | None:
         pool = self._pool()
@@ -306,7 +306,7 @@ class CaseRunner:
             return None
         row = gallery.people.index(person)
         cosines = [
-            gallery.templates[matcher.name] @ consensus(rows)
+            gallery.templates[matcher.name] @ consensus_of_rounds(rows)
             for matcher, rows in zip((self.model.matcher_a, self.model.matcher_b), pool, strict=True)
         ]
         a, b = (float(one[row]) for one in cosines)

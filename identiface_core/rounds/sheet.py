@@ -3,7 +3,6 @@ in order)."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from PIL.ImageDraw import ImageDraw
 
-WIDTH, MARGIN, GAP = 1480, 40, 24
+WIDTH, MARGIN, GAP, COLUMN = 1480, 40, 24, 300
 PAPER, INK, QUIET, LINE, CARD, ACCENT, WARN = (
     "#f6f4ef",
     "#1d1f24",
@@ -67,11 +66,11 @@ def candidate_sheet(case: Case, prepared: Prepared, faces: Mapping[int, Tensor])
     pen.line((MARGIN, 112, WIDTH - MARGIN, 112), fill=LINE, width=2)
 
     left_end = _evidence_column(canvas, pen, case, prepared, faces, top=132)
-    right_end = _candidate_cards(canvas, pen, case, prepared, left=MARGIN + 300 + 2 * GAP, top=132)
+    right_end = _candidate_cards(canvas, pen, case, prepared, left=MARGIN + COLUMN + 2 * GAP, top=132)
     bottom = max(left_end, right_end) + GAP
     pen.line((MARGIN, bottom, WIDTH - MARGIN, bottom), fill=LINE, width=2)
     y = bottom + 16
-    y = _paragraph(pen, "Contains generated pictures. " + NOTICE, MARGIN, y, 160, 17, WARN)
+    y = _paragraph(pen, "Contains generated pictures. " + NOTICE, MARGIN, y, WIDTH - 2 * MARGIN, 17, WARN)
     return canvas.crop((0, 0, WIDTH, y + 24))
 
 
@@ -122,20 +121,23 @@ def _evidence_column(
         y += side + 36
     words = case.evidence["description"]
     for part, text in (words or {}).items():
-        y = _paragraph(pen, text if part == "overview" else f"{part}: {text}", x, y, 38, 16, INK, most=4) + 4
+        y = (
+            _paragraph(pen, text if part == "overview" else f"{part}: {text}", x, y, COLUMN, 16, INK, most=4)
+            + 4
+        )
     if not words:
-        y = _paragraph(pen, "no words", x, y, 38, 16, QUIET)
+        y = _paragraph(pen, "no words", x, y, COLUMN, 16, QUIET)
 
     y = _heading(pen, "Final face", x, y + 18)
     standing = next(
         (one.index for one in case.rounds if one.image is not None and one.image == case.face), None
     )
     if standing is None:
-        return _paragraph(pen, "no face was drawn", x, y, 38, 16, QUIET)
-    canvas.paste(_enlarged(faces[standing], 300), (x, y))
-    y += 308
-    y = _paragraph(pen, "Generated picture: a plausible face, not a photograph.", x, y, 38, 15, WARN)
-    return _paragraph(pen, agreement_words(case.agreement), x, y + 4, 40, 14, QUIET)
+        return _paragraph(pen, "no face was drawn", x, y, COLUMN, 16, QUIET)
+    canvas.paste(_enlarged(faces[standing], COLUMN), (x, y))
+    y += COLUMN + 8
+    y = _paragraph(pen, "Generated picture: a plausible face, not a photograph.", x, y, COLUMN, 15, WARN)
+    return _paragraph(pen, agreement_words(case.agreement), x, y + 4, COLUMN, 14, QUIET)
 
 
 def _candidate_cards(
@@ -156,12 +158,12 @@ def _candidate_cards(
             "First candidate: " + meaning(shown[0].fpir, case.gallery["people"]),
             left,
             y + 6,
-            110,
+            WIDTH - MARGIN - left,
             17,
             INK,
         )
     for warning in case.warnings:
-        y = _paragraph(pen, "Warning: " + warning, left, y + 4, 110, 16, WARN, most=3)
+        y = _paragraph(pen, "Warning: " + warning, left, y + 4, WIDTH - MARGIN - left, 16, WARN, most=3)
     return y
 
 
@@ -185,8 +187,10 @@ def _card(
         pen.text((x + 20, y + wide // 2), "no picture", font=_font(16), fill=QUIET)
     base = y + wide - 4
     pen.text((x + 12, base), f"{one.rank}", font=_font(22), fill=ACCENT)
-    name = textwrap.shorten(one.person.replace("_", " "), 19, placeholder="…") or one.person[:18]
-    pen.text((x + 44, base + 4), name, font=_font(17), fill=INK)
+    number = _font(22).getlength(f"{one.rank}")
+    left = x + 22 + round(number)
+    name = _fit(one.person.replace("_", " "), _font(17), x + wide - 12 - left)
+    pen.text((left, base + 4), name, font=_font(17), fill=INK)
     pen.text((x + 12, base + 32), f"score {one.score:.3f}", font=_font(15), fill=INK)
     pen.text((x + 12, base + 53), f"FPIR {percent(one.fpir)}", font=_font(15), fill=QUIET)
     track = (x + 12, base + 78, x + wide - 12, base + 84)
@@ -204,13 +208,31 @@ def _heading(pen: ImageDraw, text: str, x: int, y: int) -> int:
 
 
 def _paragraph(
-    pen: ImageDraw, text: str, x: int, y: int, columns: int, size: int, colour: str, most: int = 12
+    pen: ImageDraw, text: str, x: int, y: int, width: int, size: int, colour: str, most: int = 12
 ) -> int:
-    """Draw wrapped text; the y below it."""
-    for line in textwrap.wrap(text, columns, max_lines=most, placeholder=" …"):
-        pen.text((x, y), line, font=_font(size), fill=colour)
+    """Draw text wrapped to `width` pixels, at most `most` lines; the y below it."""
+    font, lines = _font(size), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], _fit(" ".join(lines[most - 1 :]), font, width)]
+    for line in lines:
+        pen.text((x, y), line, font=font, fill=colour)
         y += round(size * 1.4)
     return y
+
+
+def _fit(text: str, font: Any, width: int) -> str:
+    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
 
 
 def _enlarged(image: Tensor, side: int) -> Picture:

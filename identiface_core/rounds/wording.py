@@ -44,5 +44,5 @@ def agreement_words(agreement: float | None) -> str:
     level = "agree closely" if agreement >= 0.75 else "agree in part" if agreement >= 0.5 else "disagree"
     return (
         f"The generated faces {level} (mean cosine between their embeddings {agreement:.2f}; 1 is one face). "
-        "What they agree on comes from the evidence, what differs is invented."
+        "What differs between them is invented."
     )

@@ -10,7 +10,7 @@ from identiface_core.errors import InputError
 from identiface_core.evidence.description import Description
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.imaging import resize
-from identiface_core.rounds.consensus import agreement, consensus, fuse
+from identiface_core.rounds.consensus import agreement, consensus, consensus_of_rounds, fuse
 from identiface_core.rounds.controller import Controller, Rules
 from identiface_core.rounds.masks import round_mask
 from identiface_core.rounds.plan import PlannedRound, plan_rounds
@@ -68,6 +68,13 @@ def test_consensus_of_nothing_or_of_opposites_is_an_error() -> None:
     ):
         with pytest.raises(InputError):
             consensus(rows)
+
+
+def test_part_rounds_together_weigh_as_much_as_the_whole_face() -> None:
+    whole, copies = torch.eye(3)[:1].repeat(4, 1), torch.eye(3)[1:2].repeat(4, 1)
+    expected = F.normalize(torch.tensor([1.0, 1.0, 0.0]), dim=0)
+    torch.testing.assert_close(consensus_of_rounds([whole, copies, copies, copies]), expected)
+    torch.testing.assert_close(consensus_of_rounds([whole]), torch.eye(3)[0])
 
 
 def test_agreement_is_the_mean_cosine_over_pairs() -> None:
