@@ -21,11 +21,13 @@ from identiface_core.training.data import World, draw_world
 from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
 from identiface_core.weights.files import load_module, save_module, write_atomic
 
-PEOPLE = 6000
+PEOPLE = 4000
 """People of the training world unless another number is asked for."""
 
-OTHER_PEOPLE: dict[str, int] = {"validation": 500, "look-alikes": 200, "calibration": 1000}
-"""People of the worlds that are only measured on."""
+VIEWS = 3
+"""Pictures of each person of the training world beside the canonical one."""
+OTHER_PEOPLE: dict[str, int] = {"validation": 300, "look-alikes": 100, "calibration": 400}
+"""People of the worlds that are only measured on: two views and one sketch each."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Say = Callable[[str], None]
@@ -46,7 +48,9 @@ class Workshop:
         """
         folder = self.folder / "worlds" / split
         if split in OTHER_PEOPLE:
-            return draw_world(folder, OTHER_PEOPLE[split], split, progress=self._drawn(split))
+            return draw_world(
+                folder, OTHER_PEOPLE[split], split, views=2, sketches=1, progress=self._drawn(split)
+            )
         return World(folder)
 
     def run(self, stage: str) -> Path:
@@ -67,7 +71,14 @@ class Workshop:
         """Draw the training world (and finish one that was stopped), then the worlds that are measured on."""
         for split in OTHER_PEOPLE:
             self.world(split)
-        draw_world(self.folder / "worlds" / "train", self.people, "train", progress=self._drawn("train"))
+        draw_world(
+            self.folder / "worlds" / "train",
+            self.people,
+            "train",
+            views=VIEWS,
+            sketches=1,
+            progress=self._drawn("train"),
+        )
 
     def _drawn(self, split: str) -> Callable[[int, int], None]:
         return lambda done, people: self.say(f"world {split}: {done} of {people} people drawn")
@@ -108,6 +119,12 @@ def _segmenter(shop: Workshop) -> Stage:
     from identiface_core.training.faces import segmenter_stage
 
     return segmenter_stage(shop.world(), shop.world("validation"))
+
+
+def _reader(shop: Workshop) -> Stage:
+    from identiface_core.training.reader import ReaderStage
+
+    return ReaderStage(shop.world(), shop.world("validation"))
 
 
 def _finder(shop: Workshop) -> Stage:
@@ -156,6 +173,7 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "evidence": _evidence,
     "segmenter": _segmenter,
     "finder": _finder,
+    "reader": _reader,
     "base": _generator("base"),
     "generator": _generator("generator"),
 }
@@ -169,6 +187,7 @@ EXPORTS: dict[str, tuple[str, str]] = {
     "evidence encoder": ("evidence", "encoder"),
     "segmenter": ("segmenter", "segmenter"),
     "finder": ("finder", "finder"),
+    "reader": ("reader", "reader"),
     "control": ("generator", "control"),
 }
 """Role of a shipped file (`embedded.FILES`) -> stage and key of the network in that stage's `modules`."""
