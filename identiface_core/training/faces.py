@@ -13,7 +13,6 @@ from ..evidence.sketch import gaussian_blur
 from ..faces.alignment import FACE_BOX, PORTRAIT_SIDE, apply_matrix, warp
 from ..faces.finder import STRIDE, UNIT_SIDE, FaceFinder, box_of, decode, overlap
 from ..faces.segmenter import PartSegmenter
-from ..imaging import luminance
 from ..parts import MASK_CHANNELS
 from .data import World, floats
 from .loop import Stage
@@ -103,7 +102,7 @@ class FinderStage(Stage):
     name = "finder"
 
     def __init__(
-        self, world: World, unseen: World | None = None, *, steps: int = 800, batch: int = 24, seed: int = 0
+        self, world: World, unseen: World | None = None, *, steps: int = 1200, batch: int = 24, seed: int = 0
     ) -> None:
         self.world, self.unseen = world, unseen or world
         self.steps, self.batch, self.seed = steps, batch, seed
@@ -177,7 +176,8 @@ def draw_scenes(world: World, count: int, generator: torch.Generator) -> tuple[T
         matrix, side = _placement(marks, generator)
         alpha = (labels != BACKGROUND).float()[:, None]
         alpha[torch.rand(len(put), generator=generator) < 0.4] = 1.0
-        sheet = torch.cat([recolour(images, generator, strength=0.4) * alpha, alpha], 1)
+        tint = torch.exp(0.3 * (torch.rand(len(put), 3, 1, 1, generator=generator) - 0.5))
+        sheet = torch.cat([images * tint * alpha, alpha], 1)
         small = side < 0.6 * BOX_SIDE  # antialias by hand: the warp samples bilinearly
         if small.any():
             sheet[small] = _through(sheet[small], (PORTRAIT_SIDE // 2, PORTRAIT_SIDE // 2), "bilinear")
@@ -229,24 +229,23 @@ def backgrounds(world: World, count: int, generator: torch.Generator) -> Tensor:
     return scene.clamp(0, 1)
 
 
-def recolour(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Random gains, offsets, contrast, gamma, saturation (down to grey) and noise: (B, 3, H, W) in [0, 1]."""
+def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random tone curve, gains, saturation (to grey), contrast, offset and noise: (B, 3, H, W) in [0, 1]."""
 
     def rand(*shape: int) -> Tensor:
-        return (torch.rand(*shape, 1, 1, generator=generator) * 2 - 1) * strength
+        return torch.rand(*shape, generator=generator) * 2 - 1
 
-    count = len(images)
-    images = images.clamp(1e-3, 1) ** torch.exp(0.5 * rand(count, 1))
-    images = images * torch.exp(0.2 * rand(count, 3) + 0.25 * rand(count, 1))
-    grey = luminance(images)
-    saturation = torch.where(rand(count, 1) > 0.6, 0.0, 1 + 0.6 * rand(count, 1))
-    images = grey + saturation * (images - grey)
-    middle = images.mean((1, 2, 3), keepdim=True)
-    images = (
-        middle + (images - middle) * torch.exp(0.5 * rand(count, 1) - 0.2 * strength) + 0.12 * rand(count, 1)
-    )
-    sigma = 0.05 * rand(count, 1).clamp_min(0)
-    return (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+    count, size = len(images), images.shape
+    images = images + 0.6 * rand(count, 1, 1, 1) * images * (1 - images)
+    gains = torch.exp(0.2 * rand(count, 3) + 0.25 * rand(count, 1))
+    saturation = torch.where(rand(count, 1, 1) > 0.6, 0.0, 1 + 0.6 * rand(count, 1, 1))
+    grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
+    contrast = torch.exp(0.5 * rand(count, 1, 1) - 0.2)
+    colours = contrast * (saturation * torch.eye(3) + (1 - saturation) * grey) * gains[:, None]
+    offset = (1 - contrast) * images.mean((1, 2, 3))[:, None, None] + 0.12 * rand(count, 1, 1)
+    images = torch.baddbmm(offset, colours, images.flatten(2)).view(size)
+    grain = torch.randn(count, 1, *size[2:], generator=generator) * 0.05 * rand(count, 1, 1, 1).clamp_min(0)
+    return (images + grain * (1 + 0.5 * rand(count, 3, 1, 1))).clamp(0, 1)
 
 
 def soften(images: Tensor, generator: torch.Generator, probability: float = 0.6) -> Tensor:
