@@ -286,8 +286,15 @@ def _resume(
     for name, parameter in stage.modules.named_parameters():
         state = _below(tensors, f"adam/{name}/")
         if state:
-            optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+            optimiser.state[parameter] = {k: _laid_out_as(v, parameter) for k, v in state.items()}
     return int(header["step"]), float(header["minutes"])
+
+
+def _laid_out_as(value: Tensor, parameter: Tensor) -> Tensor:
+    """`value` on the parameter's device and in its memory layout: the fused optimiser walks raw memory."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

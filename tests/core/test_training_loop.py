@@ -96,7 +96,7 @@ def test_minutes_end_the_run_and_count_over_its_parts(tmp_path: Path) -> None:
 def test_training_learns_and_ships_the_average(tmp_path: Path) -> None:
     stage = Toy()
     before = stage.validate()["loss"]
-    stage.steps = 200
+    stage.steps, stage.validate_every = 200, 100
     stage.lr = 0.03
     outcome = run_stage(stage, tmp_path)
     assert outcome.validation["loss"] < 0.5 * before
