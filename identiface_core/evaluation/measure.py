@@ -10,20 +10,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from identiface_core.diffusion.generator import Sample
+from identiface_core.diffusion.masking import latent_mask, picture_mask
 from identiface_core.embedded import EmbeddedModel
+from identiface_core.evidence.lexicon import ATTRIBUTES, slot
 from identiface_core.evidence.values import Evidence
 from identiface_core.faces.finder import portrait_of
+from identiface_core.faces.segmenter import part_template
 from identiface_core.gallery import Gallery
 from identiface_core.rounds.consensus import consensus, fuse
+from identiface_core.synthesis.phrases import part_text
 
 from .metrics import Rate, identification, mate_ranks, psnr
-from .probes import EVIDENCE_PICTURE, GALLERY_PEOPLE, KINDS, Probes, pictures
+from .probes import EVIDENCE_PICTURE, GALLERY_PEOPLE, KINDS, Probes, draw_probes, pictures
 
 Say = Callable[[str], None]
 SUBSETS: tuple[tuple[str, ...], ...] = tuple(
     kinds for size in (3, 2, 1) for kinds in itertools.combinations(KINDS, size)
 )
 """All, each pair, each single kind of evidence."""
+WORDS: tuple[tuple[str, str, str], ...] = (
+    ("hair colour", "black", "blond"),
+    ("hair length", "very short", "long"),
+    ("hair texture", "straight", "curly"),
+    ("glasses", "none", "glasses"),
+    ("beard", "none", "full"),
+    ("brow thickness", "thin", "thick"),
+    ("brow height", "low", "high"),
+    ("eye colour", "dark brown", "blue"),
+    ("eye opening", "narrow", "wide"),
+    ("nose width", "narrow", "wide"),
+    ("nose length", "short", "long"),
+    ("mouth width", "narrow", "wide"),
+    ("lower lip", "thin", "full"),
+    ("lip colour", "pale", "red"),
+)
+"""Attribute, and the two opposite values that are asked for in part rounds."""
 SEEDS = 8
 STEPS = 8
 GUIDANCE = 1.5
@@ -68,7 +90,8 @@ def evidence_encoder(model: EmbeddedModel, gallery: Gallery, probes: Probes) -> 
     """Identification by the evidence query alone, for every set of evidence; judged in matcher A's gallery."""
     templates = gallery.templates[model.matcher_a.name]
     return {
-        "+".join(kinds): _row(evidence_queries(model, probes, kinds), templates, probes.rows) for kinds in SUBSETS
+        "+".join(kinds): _row(evidence_queries(model, probes, kinds), templates, probes.rows)
+        for kinds in SUBSETS
     }
 
 
@@ -114,10 +137,88 @@ def generated(model: EmbeddedModel, gallery: Gallery, probes: Probes, say: Say) 
                 result[f"{'+'.join(kinds)}, {number} seed{'s' * (number > 1)}, {matcher.name}"] = row
             if seeds == SEEDS and matcher is model.matcher_a:
                 asked = evidence_queries(model, probes)
-                both = torch.stack([fuse(q, consensus(row), 0.7) for q, row in zip(asked, vectors, strict=True)])
+                both = torch.stack(
+                    [fuse(q, consensus(row), 0.7) for q, row in zip(asked, vectors, strict=True)]
+                )
                 result["evidence query and 8 seeds fused"] = _row(both, templates, probes.rows)
         if kinds == KINDS:
             result["portrait_psnr"] = round(float(psnr(faces[:, 0], probes.truth).mean()), 2)
             result["seconds_per_face"] = round(seconds, 3)
         say(f"generated from {'+'.join(kinds)}")
+    return result
+
+
+@torch.no_grad()
+def words(model: EmbeddedModel, probes: Probes, guidance_scale: float = 2.0) -> dict[str, Any]:
+    """Do words move the part that they name? Part rounds on true portraits, without sketch or LQ photo.
+
+    The same round is run twice, with one word at one end and at the other. `right_way`: share of faces that the attribute
+    reader finds nearer to the second value when the second was asked for. `moved`: difference of the reader's answers as a
+    share of its difference between people who truly have these values. `outside`: largest change of a pixel outside the mask,
+    in grey levels of 255.
+    """
+    known = Sample(probes.truth, model.generator.autoencoder.encode(probes.truth))
+    read = model.reader(probes.truth)
+    result: dict[str, Any] = {}
+    for name, low, high in WORDS:
+        attribute, place = ATTRIBUTES[slot(name)], slot(name)
+        ends = [attribute.index(low), attribute.index(high)]
+        mask = part_template(attribute.part).expand(len(probes), -1, -1, -1)
+        contrasts, outside = [], 0.0
+        for end in ends:
+            asked = probes.values.clone()
+            asked[:, place] = end
+            prompts = [
+                f"{part_text(row, 'overview', _plain(i))} {part_text(row, attribute.part, _plain(i))}"
+                for i, row in enumerate(asked)
+            ]
+            made = model.generator.sample(
+                prompts,
+                None,
+                list(range(len(probes))),
+                steps=STEPS,
+                guidance_scale=guidance_scale,
+                known=known,
+                mask=mask,
+            )
+            contrasts.append(_contrast(model.reader(made.images)[place], ends))
+            away = picture_mask(latent_mask(mask)) == 0
+            outside = max(outside, float(((made.images - probes.truth).abs() * away).max()) * 255)
+        truly = _contrast(read[place], ends)
+        spread = (
+            truly[probes.values[:, place] == ends[1]].mean()
+            - truly[probes.values[:, place] == ends[0]].mean()
+        )
+        moved = (contrasts[1] - contrasts[0]).mean() / spread
+        result[name] = {
+            "from": low, "to": high, "right_way": round(float((contrasts[1] > contrasts[0]).float().mean()), 4),
+            "moved": round(float(moved), 3), "outside": round(outside, 3),
+        }  # fmt: skip
+    return result
+
+
+def _plain(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _contrast(probabilities: Tensor, ends: list[int]) -> Tensor:
+    return probabilities[:, ends[1]] - probabilities[:, ends[0]]
+
+
+def evaluate(model: EmbeddedModel, gallery: Gallery, *, quick: bool, say: Say) -> dict[str, Any]:
+    """Every figure of `docs/embedded-model.md`. quick: a third of the probes."""
+    photos, asked, faces, rounds = (100, 100, 30, 30) if quick else (500, 200, 100, 100)
+    result: dict[str, Any] = {"gallery": len(gallery), "probes": asked, "levels": {}}
+    result["true photo"] = matchers(model, gallery, photos)
+    say("matchers")
+    probes = draw_probes(asked, "middle")
+    result["autoencoder_psnr"] = autoencoder(model, probes)
+    for level in ("careful", "middle", "poor"):
+        drawn = probes if level == "middle" else draw_probes(asked, level)
+        result["levels"][level] = {"evidence encoder": evidence_encoder(model, gallery, drawn)}
+        say(f"evidence encoder, {level} witness")
+    result["levels"]["middle"]["generated"] = generated(model, gallery, probes.first(faces), say)
+    result["generated_probes"] = faces
+    result["words"] = words(model, probes.first(rounds))
+    say("words in part rounds")
     return result

@@ -34,7 +34,9 @@ def pictures(people_seed: int, first: int, count: int, view_seed: int | None) ->
     view_seed: seed of the views (person k always has view k), or None for the canonical portrait.
     """
     people = sample_identities(first + count, people_seed)[first:]
-    views = canonical_nuisance(count) if view_seed is None else sample_nuisance(first + count, view_seed)[first:]
+    views = (
+        canonical_nuisance(count) if view_seed is None else sample_nuisance(first + count, view_seed)[first:]
+    )
     pieces = zip(people.split(CHUNK), views.split(CHUNK), strict=True)
     return torch.cat([render(a, b).image for a, b in pieces])
 
@@ -58,6 +60,13 @@ class Probes:
     def __len__(self) -> int:
         return len(self.lq)
 
+    def first(self, count: int) -> Probes:
+        """The first `count` of these."""
+        return Probes(
+            self.lq[:count], self.sketches[:count], self.words[:count], self.values[:count], self.truth[:count],
+            self.rows[:count],
+        )  # fmt: skip
+
     def evidence(self, i: int, kinds: tuple[str, ...] = KINDS) -> Evidence:
         """The evidence of probe i, only of these kinds."""
         return Evidence(
@@ -68,7 +77,13 @@ class Probes:
 
 
 def draw_probes(
-    count: int, level: str = "middle", *, first: int = 0, side: int = 8, strangers: bool = False, seed: int = 1
+    count: int,
+    level: str = "middle",
+    *,
+    first: int = 0,
+    side: int = 8,
+    strangers: bool = False,
+    seed: int = 1,
 ) -> Probes:
     """Probes of people first .. first + count - 1 of the shipped gallery, or of strangers to it.
 
@@ -79,7 +94,8 @@ def draw_probes(
     numbers = torch.arange(first, first + count)
     error = witness.LEVELS[level]
     drawn = [
-        witness.sketch(a, error, seed, b) for a, b in zip(people.split(CHUNK), numbers.split(CHUNK), strict=True)
+        witness.sketch(a, error, seed, b)
+        for a, b in zip(people.split(CHUNK), numbers.split(CHUNK), strict=True)
     ]
     said = witness.testimony(people, error, seed, numbers)
     return Probes(

@@ -47,7 +47,9 @@ def kinds_sheet(model: EmbeddedModel, probes: Probes) -> Image:
         [_big(probes.lq[i]), probes.sketches[i], _words(probes, i), *(c[i] for c in columns), probes.truth[i]]
         for i in range(len(probes))
     ]
-    return _sheet(["LQ photo", "sketch", "words", "from words", "from sketch", "from LQ", "from all", "truth"], rows)
+    return _sheet(
+        ["LQ photo", "sketch", "words", "from words", "from sketch", "from LQ", "from all", "truth"], rows
+    )
 
 
 def _big(lq: Tensor) -> Tensor:

@@ -38,7 +38,11 @@ class AttributeReader(nn.Module):
         )  # fmt: skip
         # Where on the portrait a stroke is decides what it means, so the head sees every cell.
         self.head = nn.Sequential(
-            nn.Conv2d(fourth, 32, 1), nn.Flatten(), nn.SiLU(), nn.Dropout(0.2), nn.Linear(32 * 64, sum(self.sizes))
+            nn.Conv2d(fourth, 32, 1),
+            nn.Flatten(),
+            nn.SiLU(),
+            nn.Dropout(0.2),
+            nn.Linear(32 * 64, sum(self.sizes)),
         )
 
     def logits(self, portraits: Tensor) -> tuple[Tensor, ...]:

@@ -29,7 +29,9 @@ def gallery_pictures(cache: Path, people: int = PEOPLE) -> Tensor:
         if len(tensors["pictures"]) == people:
             return tensors["pictures"]
     drawn = [
-        (pictures(GALLERY_PEOPLE, first, min(100, people - first), GALLERY_PICTURE) * 255 + 0.5).to(torch.uint8)
+        (pictures(GALLERY_PEOPLE, first, min(100, people - first), GALLERY_PICTURE) * 255 + 0.5).to(
+            torch.uint8
+        )
         for first in range(0, people, 100)
     ]
     config: dict[str, Any] = {"people": people}
@@ -38,7 +40,10 @@ def gallery_pictures(cache: Path, people: int = PEOPLE) -> Tensor:
 
 
 def build_gallery(
-    model: EmbeddedModel, cache: Path, on_progress: Callable[[int, int, str], None] | None = None, people: int = PEOPLE
+    model: EmbeddedModel,
+    cache: Path,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    people: int = PEOPLE,
 ) -> Gallery:
     """Enrol the people of the shipped gallery with both matchers, through the finder, as a folder of pictures would be."""
     drawn = gallery_pictures(cache, people)
@@ -49,4 +54,6 @@ def build_gallery(
             yield name, portrait_of(picture.float() / 255, model.finder, 0, name=name)
 
     matchers = (model.matcher_a, model.matcher_b)
-    return enrol(portraits(), matchers, on_progress, origins=dict.fromkeys(names, "generated"), total=len(names))
+    return enrol(
+        portraits(), matchers, on_progress, origins=dict.fromkeys(names, "generated"), total=len(names)
+    )

@@ -51,7 +51,9 @@ class ReaderStage(Stage):
         images = floats(self.unseen.canonical[rows]).to(device)
         read = [torch.cat(piece) for piece in zip(*(self.net(c) for c in images.split(50)), strict=True)]
         truth = torch.from_numpy(self.unseen.attributes[rows].astype(np.int64))
-        right = torch.stack([p.argmax(1).cpu() == t for p, t in zip(read, truth.T, strict=True)], dim=1).float()
+        right = torch.stack(
+            [p.argmax(1).cpu() == t for p, t in zip(read, truth.T, strict=True)], dim=1
+        ).float()
         parts: dict[str, list[int]] = {}
         for place, attribute in enumerate(ATTRIBUTES):
             parts.setdefault(attribute.part, []).append(place)
