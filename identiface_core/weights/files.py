@@ -220,7 +220,8 @@ def _read(path: str | Path, kind: str | None, sha256: str | None) -> tuple[Heade
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: not a valid safetensors file ({error}). {_AGAIN}") from error
-    return header, {name: t.float() if t.dtype in HALF_TYPES else t for name, t in tensors.items()}
+    # In the order of names: the library gives them in any order.
+    return header, {name: t.float() if t.dtype in HALF_TYPES else t for name, t in sorted(tensors.items())}
 
 
 _AGAIN = "Get or make it again."
@@ -292,13 +293,12 @@ def _check_fit(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> 
     wanted = module.state_dict()
     faults = [f"'{name}' is missing" for name in wanted if name not in tensors]
     faults += [f"'{name}' is not part of the network" for name in tensors if name not in wanted]
-    for name, tensor in tensors.items():
-        if name not in wanted:
-            continue
-        if tensor.shape != wanted[name].shape:
-            faults.append(f"'{name}' has shape {tuple(tensor.shape)}, wanted {tuple(wanted[name].shape)}")
-        elif tensor.is_floating_point() != wanted[name].is_floating_point():
-            faults.append(f"'{name}' has type {tensor.dtype}, wanted {wanted[name].dtype}")
+    for name, here in wanted.items():
+        tensor = tensors.get(name, here)
+        if tensor.shape != here.shape:
+            faults.append(f"'{name}' has shape {tuple(tensor.shape)}, wanted {tuple(here.shape)}")
+        elif tensor.is_floating_point() != here.is_floating_point():
+            faults.append(f"'{name}' has type {tensor.dtype}, wanted {here.dtype}")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         first = "; ".join(faults[:3])

@@ -105,6 +105,8 @@ def closure(start: str, at_import: bool) -> set[str]:
 
 def room_of(name: str) -> str | None:
     parts = name.split(".")
+    if parts[:3] == ["identiface_core", "evidence", "lexicon"]:
+        return "parts"  # words for a face are ground, as the names of its parts are
     return parts[1] if parts[0] == "identiface_core" and len(parts) > 1 else None
 
 
