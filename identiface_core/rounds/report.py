@@ -26,7 +26,7 @@ FILE = "report.html"
 TERMS = {
     "lq": "looks like the LQ photo when made as small",
     "sketch": "its lines meet the sketch",
-    "words": "what the words alone ask for",
+    "words": "what was said can be read off it",
     "query": "what all evidence asks for",
 }
 """What each evidence term means, in a reader's words."""

@@ -35,7 +35,7 @@ from .controller import Controller, RoundState, Rules
 from .masks import RoundMask, round_mask
 from .plan import PlannedRound, plan_rounds
 from .prepare import Progress, prepare
-from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement
+from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
 
 if TYPE_CHECKING:
     from identiface_core.embedded import EmbeddedModel
@@ -121,8 +121,6 @@ class CaseRunner:
         self.records: tuple[RoundRecord, ...] = ()
         with torch.no_grad():
             self.query = self._query(self.prepared.evidence)
-            words = case.description
-            self.words_query = None if words is None else self._query(Evidence(description=words))
         if resume:
             self._resume()
         else:
@@ -176,7 +174,7 @@ class CaseRunner:
         """Note the end and give the finished case."""
         if self.state.phase != "stopped":
             self.state = self.state.stop("all parts are done")
-        self._tell(1, 1, "done")
+        self._tell(len(self.state.plan), len(self.state.plan), "done")
         return self.save()
 
     def score(self, images: Tensor, embeddings: Tensor) -> tuple[EvidenceScore, ...]:
@@ -188,9 +186,21 @@ class CaseRunner:
         if evidence.sketch is not None:
             drawings = torch.stack([extract_sketch(image) for image in images])
             sketch = sketch_agreement(drawings, evidence.sketch).tolist()
-        words = none if self.words_query is None else cosine_agreement(embeddings, self.words_query).tolist()
+        words = self._words(images, embeddings)
         query = cosine_agreement(embeddings, self.query).tolist()
         return tuple(combine(*terms) for terms in zip(lq, sketch, words, query, strict=True))
+
+    def _words(self, images: Tensor, embeddings: Tensor) -> list[Any]:
+        """Do the words hold? Read off the face where the model has a reader, else by the words' own query."""
+        description, reader = self.prepared.evidence.description, getattr(self.model, "reader", None)
+        if description is None:
+            return [None] * len(images)
+        if reader is None:
+            query = self._query(Evidence(description=description))
+            return list(cosine_agreement(embeddings, query).tolist())
+        said = self.model.text_encoder.understood(description.full_prompt())
+        agreed = words_agreement(images, said, reader)
+        return [None] * len(images) if agreed is None else list(agreed.tolist())
 
     def lists(self) -> dict[str, Candidates | None]:
         """The three candidate lists of the case as it stands, by name."""

@@ -7,16 +7,22 @@ asks for. The published iteration asks the true photo instead, so its scores are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from identiface_core.evidence.lexicon import ATTRIBUTES, UNSAID
 from identiface_core.evidence.sketch import gaussian_blur
 from identiface_core.imaging import resize
 
-WEIGHTS: dict[str, float] = {"query": 0.4, "lq": 0.25, "sketch": 0.25, "words": 0.1}
+if TYPE_CHECKING:
+    from identiface_core.faces.reader import AttributeReader
+
+WEIGHTS: dict[str, float] = {"query": 0.35, "lq": 0.2, "sketch": 0.25, "words": 0.2}
 """Share of each term; the shares of missing terms are spread over the others."""
 
 LQ_SIDE = 32
@@ -97,6 +103,17 @@ def cosine_agreement(embeddings: Tensor, wanted: Tensor) -> Tensor:
     """(B,) in [0, 1]: cosine of (B, D) with (D,), below zero counted as zero (strangers already lie near
     zero)."""
     return (F.normalize(embeddings.float(), dim=1) @ F.normalize(wanted.float(), dim=0)).clamp(0, 1)
+
+
+def words_agreement(faces: Tensor, said: Mapping[str, str], reader: AttributeReader) -> Tensor | None:
+    """(B,) in [0, 1]: does `reader` see on `faces` (B, 3, 128, 128) what was `said` (attribute -> value)?
+
+    None when nothing was said that the lexicon knows.
+    """
+    if not said:
+        return None
+    stated = [a.index(said[a.name]) if a.name in said else UNSAID for a in ATTRIBUTES]
+    return reader.agreement(faces, stated).float().cpu().clamp(0, 1)
 
 
 def _window(side: int) -> Tensor:

@@ -199,7 +199,9 @@ def _card(
     if length >= 6:
         pen.rounded_rectangle((track[0], track[1], track[0] + length, track[3]), 3, fill=ACCENT)
     if one.generated:
-        pen.text((x + 14, y + 14), "generated picture", font=_font(13), fill=WARN)
+        note = "generated"
+        left = x + wide - 12 - round(_font(13).getlength(note))
+        pen.text((left, base + 55), note, font=_font(13), fill=WARN)
 
 
 def _heading(pen: ImageDraw, text: str, x: int, y: int) -> int:

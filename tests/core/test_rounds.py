@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from identiface_core.errors import InputError
 from identiface_core.evidence.description import Description
+from identiface_core.evidence.lexicon import ATTRIBUTES
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.imaging import resize
 from identiface_core.rounds.consensus import agreement, consensus, consensus_of_rounds, fuse
@@ -20,6 +21,7 @@ from identiface_core.rounds.scoring import (
     cosine_agreement,
     lq_agreement,
     sketch_agreement,
+    words_agreement,
 )
 from identiface_core.rounds.wording import meaning, percent, searches
 from tests.core.case_fakes import faces, segmenter
@@ -152,6 +154,26 @@ def test_terms_that_are_missing_leave_their_share_to_the_others() -> None:
         1,
         0,
     ]
+
+
+class Reader:
+    """Says how dark a face is: the first value of every attribute for black, the last for white."""
+
+    def agreement(self, portraits: torch.Tensor, stated: list[int]) -> torch.Tensor:
+        assert len(stated) == len(ATTRIBUTES)
+        said = [(v, len(a.values)) for v, a in zip(stated, ATTRIBUTES, strict=True) if v >= 0]
+        light = portraits.mean((1, 2, 3))
+        return torch.stack([1 - (light - v / (n - 1)).abs() for v, n in said]).mean(0)
+
+
+def test_words_are_read_off_the_face() -> None:
+    black_and_white = torch.stack([torch.zeros(3, 128, 128), torch.ones(3, 128, 128)])
+    first, last = (a.values[i].name for a, i in ((ATTRIBUTES[0], 0), (ATTRIBUTES[1], -1)))
+    agreed = words_agreement(black_and_white, {ATTRIBUTES[0].name: first}, Reader())
+    assert agreed is not None and agreed.tolist() == [1, 0]
+    agreed = words_agreement(black_and_white, {ATTRIBUTES[1].name: last}, Reader())
+    assert agreed is not None and agreed.tolist() == [0, 1]
+    assert words_agreement(black_and_white, {}, Reader()) is None
 
 
 # controller
