@@ -43,22 +43,18 @@ class AutoencoderStage(Stage):
         steps: int = 5000,
         batch: int = 16,
         seed: int = 0,
+        net: Autoencoder | None = None,
         features: Callable[[Tensor], Tensor] | None = None,
         feature_weight: float = 0.05,
     ) -> None:
         self.world, self.unseen, self.steps, self.seed = world, unseen or world, steps, seed
         self.quarter = max(batch // 4, 1)
         self.features, self.feature_weight = features, feature_weight
-        self.lr, self.weight_decay, self.ema, self.autocast, self.validate_every = (
-            1.5e-3,
-            1e-3,
-            0.998,
-            True,
-            500,
-        )
+        self.lr, self.weight_decay, self.ema = 1.5e-3, 1e-3, 0.998
+        self.autocast, self.validate_every = True, 500
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = Autoencoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net = net or Autoencoder()
         self.modules = nn.ModuleDict({"autoencoder": self.net})
         photos, sketches, _ = self._draw(64, 16, 16, torch.Generator().manual_seed(seed))
         self.net.start_from_patches(torch.cat([photos, sketches]))

@@ -125,7 +125,11 @@ def _encode(autoencoder: Autoencoder, images: Tensor) -> Tensor:
     """(..., C, 128, 128) -> (..., 4, 16, 16) float16."""
     device = autoencoder.latent_mean.device
     flat = images.reshape(-1, *images.shape[-3:])
-    encoded = [autoencoder.encode(chunk.to(device)).half().cpu() for chunk in flat.split(16)]
+    encoded = []
+    for chunk in flat.split(16):
+        with torch.autocast(device.type, torch.bfloat16):  # twice as fast; its error is far below the latent noise
+            latents = autoencoder.encode(chunk.to(device, memory_format=torch.channels_last))
+        encoded.append(latents.half().cpu())
     return torch.cat(encoded).reshape(*images.shape[:-3], *encoded[0].shape[1:])
 
 
