@@ -17,6 +17,7 @@ from identiface_core.weights.files import write_atomic
 from .measure import evaluate
 from .probes import draw_probes
 from .sheets import as_tensor, evidence_sheet, kinds_sheet
+from .tables import update_document
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="fewer probes")
     parser.add_argument("--only", choices=("figures", "sheets"), help="half of the work")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="put the tables between its markers")
     options = parser.parse_args()
 
     def say(line: str) -> None:
@@ -35,6 +37,8 @@ def main() -> None:
     if options.only != "sheets":
         found = evaluate(model, load_demo_gallery(), quick=options.quick, say=say)
         write_atomic(options.out / "embedded.json", (json.dumps(found, indent=1) + "\n").encode())
+        if options.document is not None:
+            update_document(options.document, found)
     if options.only != "figures":
         ten = draw_probes(10)
         with tempfile.TemporaryDirectory() as work, torch.no_grad():
