@@ -49,9 +49,8 @@ SEED_STRIDE = 1000
 """Distance of the seeds of two rounds."""
 WIDE_GAP = 0.25
 """Difference of the two matchers' cosines from which the report warns."""
-CALIBRATIONS = {BY_EVIDENCE: "evidence", BY_GENERATED: "generated", BY_BOTH: "evidence"}
-"""Which impostor table reads which list. The fused query is mostly the evidence query, so it is read by that
-table."""
+CALIBRATIONS = {BY_EVIDENCE: "evidence", BY_GENERATED: "generated", BY_BOTH: "both"}
+"""Which impostor table reads which list."""
 
 
 @dataclass(frozen=True)

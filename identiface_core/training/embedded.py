@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, TRANSFORMER, write_hashes
+from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, GALLERY, TRANSFORMER, write_hashes
 from identiface_core.errors import InputError, WeightsError
 from identiface_core.training.data import World, draw_world
 from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
@@ -201,13 +201,13 @@ def train_embedded(
     people: int = PEOPLE,
     say: Say | None = None,
 ) -> None:
-    """Run one stage ("world", a key of `STAGES`, "calibration", "export") or "all", going on with what is
+    """Run one stage ("world", a key of `STAGES`, "calibration", "export", "finish") or "all", going on with what is
     there.
 
     minutes: end each trained stage after so many minutes of its whole run. Raises `InputError` for an unknown
     stage, `WeightsError` when an earlier stage is missing.
     """
-    known = ("world", *STAGES, "calibration", "export")
+    known = ("world", *STAGES, "calibration", "export", "finish")
     if stage not in (*known, "all"):
         raise InputError(f"there is no stage '{stage}': choose one of {', '.join(known)}, or all")
     shop = Workshop(folder, device, people) if say is None else Workshop(folder, device, people, say)
@@ -218,6 +218,10 @@ def train_embedded(
             calibrate(shop)
         elif name == "export":
             export(folder)
+        elif name == "finish":
+            from identiface_core.training.gallery import finish
+
+            finish(shop)
         else:
             _train(shop, name, minutes)
 
@@ -292,6 +296,7 @@ def export(folder: Path, into: Path = FOLDER) -> dict[str, str]:
             write_atomic(into / FILES[role], path.read_bytes())
     for path in sorted((folder / "runs" / "generator" / "half" / TRANSFORMER).glob("*.*")):
         write_atomic(into / TRANSFORMER / path.name, path.read_bytes())
-    if (folder / CALIBRATIONS).exists():
-        write_atomic(into / CALIBRATIONS, (folder / CALIBRATIONS).read_bytes())
+    for name in (CALIBRATIONS, GALLERY):
+        if (folder / name).exists():
+            write_atomic(into / name, (folder / name).read_bytes())
     return write_hashes(into)

@@ -1,4 +1,7 @@
-"""The shipped gallery: a thousand synthetic people, one picture each, enrolled like anybody's folder of pictures."""
+"""What is made with the finished networks: the tables for generated queries, and the shipped gallery.
+
+The gallery holds a thousand synthetic people, one picture each, enrolled like anybody's folder of pictures.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,67 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from identiface_core.embedded import GALLERY, load_embedded
 from identiface_core.evaluation.probes import GALLERY_PEOPLE, GALLERY_PICTURE, pictures
+from identiface_core.evidence.values import Evidence
 from identiface_core.faces.finder import portrait_of
 from identiface_core.gallery import Gallery, enrol
+from identiface_core.rounds.consensus import consensus, fuse
+from identiface_core.synthesis.phrases import describe
+from identiface_core.synthesis.witness import LEVELS, low_quality
 from identiface_core.weights.files import load_tensors, save_tensors
+
+from .data import World, floats
+from .matchers import embed_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from identiface_core.embedded import EmbeddedModel
 
+    from .embedded import Workshop
+
 PEOPLE = 1000
+PROBES, SEEDS, STEPS = 100, 4, 8
+"""People whose faces are generated for the tables, faces of each, sampling steps."""
+
+
+def finish(shop: Workshop) -> None:
+    """Measure the tables for generated and fused queries, build the gallery, and ship both. Networks must be exported."""
+    from .embedded import calibrate, export
+
+    calibrate(shop)
+    export(shop.folder)
+    model = load_embedded()
+    calibrate(shop, generated_impostors(model, shop.world("calibration")))
+    gallery = build_gallery(model, shop.folder / "gallery-pictures.safetensors")
+    gallery.save(shop.folder / GALLERY)
+    export(shop.folder)
+    shop.say(f"gallery of {len(gallery)} people")
+
+
+@torch.no_grad()
+def generated_impostors(model: EmbeddedModel, world: World) -> dict[str, Tensor]:
+    """Cosines of strangers, by name of the table: "generated" for the consensus of faces generated from all evidence of a
+    middle witness, "both" for its fusion with the evidence query. `world` must be people nothing was trained on.
+    """
+    count, level = min(PROBES, world.people), LEVELS["middle"]
+    made, fused = [], []
+    for person in range(count):
+        said = describe(
+            world.attributes[person].tolist(), torch.Generator().manual_seed(person), level.omit, level.wrong
+        ).description
+        photo = floats(world.views[person, 1][None])
+        evidence = Evidence(low_quality(photo)[0], floats(world.sketches[person, 0][None]), said)
+        sample = model.generator.sample([said.full_prompt()], evidence, list(range(SEEDS)), steps=STEPS)
+        made.append(consensus(model.matcher_a.embed(sample.images)))
+        fused.append(fuse(model.evidence_encoder.query(evidence, model.text_encoder), made[-1]))
+    gallery = embed_views(model.matcher_a.net, world, 0)
+    strangers = ~torch.eye(count, world.people, dtype=torch.bool)
+    return {
+        name: (torch.stack(rows) @ gallery.T)[strangers]
+        for name, rows in (("generated", made), ("both", fused))
+    }
 
 
 def gallery_pictures(cache: Path, people: int = PEOPLE) -> Tensor:

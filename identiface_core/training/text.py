@@ -139,7 +139,7 @@ class TextStage(Stage):
     name = "text"
     validate_every = 500
 
-    def __init__(self, *, steps: int = 2500, batch: int = 48, seed: int = 0, lr: float = 1.5e-3) -> None:
+    def __init__(self, *, steps: int = 1200, batch: int = 32, seed: int = 0, lr: float = 2e-3) -> None:
         self.steps, self.batch, self.seed, self.lr = steps, batch, seed, lr
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
