@@ -54,8 +54,6 @@ class HostCase(CaseRunner):
         self.drawn, self.records = {}, ()
         with torch.no_grad():
             self.query = self._query(evidence)
-            words = evidence.description
-            self.words_query = None if words is None else self._query(Evidence(description=words))
 
     @property
     def stopped(self) -> bool:

@@ -12,8 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 IMPORT = f"""
-import importlib.util, sys, time
-began = time.perf_counter()
+import importlib.util, sys
 spec = importlib.util.spec_from_file_location("pack", {str(ROOT / "__init__.py")!r},
                                               submodule_search_locations=[{str(ROOT)!r}])
 pack = importlib.util.module_from_spec(spec)

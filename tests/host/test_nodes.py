@@ -134,7 +134,7 @@ def test_part_mask_with_stock_inpainting_changes_the_part_alone(embedded: Server
     run = embedded.run(graph)
     assert run.status == "success", run.message
     moved = np.abs(latents(embedded, run, "k") - latents(embedded, run, "k2")).max(1)
-    assert (moved[:, 9:13, 7:9] == 0).all(), "mouth and chin lie outside of the hair"
+    assert moved[:, 9:13, 7:9].max() < 1e-5, "mouth and chin lie outside of the hair"
     assert moved.max() > 0.05
 
 
