@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from identiface_core.embedded import FILES
+from identiface_core.errors import InputError, WeightsError
 from identiface_core.evidence.encoder import EvidenceEncoder
 from identiface_core.evidence.lexicon import ATTRIBUTES
 from identiface_core.evidence.words import TextEncoder
@@ -19,9 +21,11 @@ from identiface_core.matchers.network import FaceNet
 from identiface_core.training import augment
 from identiface_core.training.calibration import CLUE_SETS, fit_calibrations
 from identiface_core.training.data import WorldInfo
+from identiface_core.training.embedded import export, train_embedded, write_networks
 from identiface_core.training.evidence import LQ_SHARES, EvidenceStage, augment_sketch, simulate_lq
-from identiface_core.training.loop import run_stage
+from identiface_core.training.loop import Outcome, run_stage
 from identiface_core.training.matchers import MatcherStage, embed_views
+from identiface_core.weights.files import load_module, read_header, sha256_of
 
 PEOPLE = 12
 
@@ -176,3 +180,25 @@ def test_alignment_without_error_puts_the_points_where_they_belong() -> None:
 def test_compression_of_a_flat_picture_changes_nothing_much() -> None:
     flat = torch.full((2, 3, 16, 16), 0.5)
     assert float((augment.compress(flat, torch.Generator().manual_seed(0)) - flat).abs().max()) < 0.02
+
+
+def test_finished_networks_are_exported_as_they_ship(tmp_path: Path, matcher: FaceNet) -> None:
+    run, into = tmp_path / "work" / "runs" / "matcher-a", tmp_path / "shipped"
+    write_networks(torch.nn.ModuleDict({"net": matcher}), run, Outcome(7, 0.5, {"rank1": 0.9}))
+    assert read_header(run / "net.safetensors").extra["step"] == 7
+    into.mkdir()
+    hashes = export(tmp_path / "work", into)
+    shipped = into / FILES["matcher A"]
+    assert hashes[shipped.name] == sha256_of(shipped)
+    again = load_module(shipped, FaceNet)
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert float((again(x) * matcher(x)).sum(1).min().detach()) > 0.999
+
+
+def test_unknown_and_untimely_stages_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="choose one of world, text"):
+        train_embedded("portraits", tmp_path)
+    with pytest.raises(WeightsError, match="--stage matcher-a"):
+        train_embedded("evidence", tmp_path)
+    with pytest.raises(InputError, match="draw one first"):
+        train_embedded("matcher-a", tmp_path)
