@@ -87,6 +87,7 @@ class GeneratorStage(Stage):
     name = "generator"
     with_control = True
     round_share = 0.33
+    validated = 128
 
     def __init__(
         self,
@@ -222,14 +223,15 @@ class GeneratorStage(Stage):
     def validate(self) -> dict[str, float]:
         """Velocity errors on unseen people: by the clues there are, and of part rounds with and without
         words."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            batch = self.draw(self.unseen, self.unseen_attributes, 128, torch.Generator().manual_seed(1))
+        with torch.autocast(self._device().type, torch.bfloat16, enabled=self.autocast):
+            n = self.validated
+            batch = self.draw(self.unseen, self.unseen_attributes, n, torch.Generator().manual_seed(1))
             silent = self.text_encoder.encode([""]).expand_as(batch.words)
             ones, part = (
                 torch.ones_like(batch.mask),
                 self.templates[ROUND_PARTS.index("eyes")].expand_as(batch.mask),
             )
-            whole = replace(batch, rounds=torch.zeros(128), mask=ones)
+            whole = replace(batch, rounds=torch.zeros(n), mask=ones)
             cases = {"words": (0.0, 0.0, batch.words), "nothing": (0.0, 0.0, silent)}
             if self.with_control:
                 cases |= {
@@ -241,16 +243,16 @@ class GeneratorStage(Stage):
             figures = {}
             for name, (sketch, lq, words) in cases.items():
                 figures[f"loss_{name}"] = self._mean_error(
-                    replace(whole, present=torch.tensor([[sketch, lq]]).expand(128, 2), words=words)
+                    replace(whole, present=torch.tensor([[sketch, lq]]).expand(n, 2), words=words)
                 )
             if self.with_control:
                 eyes = replace(
                     batch,
-                    rounds=torch.ones(128),
+                    rounds=torch.ones(n),
                     mask=part,
                     known=batch.target,
-                    erase=torch.ones(128),
-                    present=torch.ones(128, 2),
+                    erase=torch.ones(n),
+                    present=torch.ones(n, 2),
                     sigma=batch.sigma.clamp_min(1.0),
                     words=self._eye_words(batch),
                 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.autoencoder import Autoencoder
+from ..diffusion.autoencoder import FACTOR, Autoencoder
 from ..diffusion.masking import latent_mask
 from ..faces.segmenter import part_mask, part_template
 from ..imaging import resize
@@ -27,6 +27,8 @@ LQ_DRAWS = 3
 """LQ photos per person, each of a random view at a random side of `LQ_SIDES`."""
 ROUND_PARTS = PARTS[1:]
 """Parts that a round can make anew, in the order of `Latents.cells`."""
+GROW = 7
+"""Pixels around a part that count as the part."""
 CHUNK = 25
 """People encoded at a time."""
 KIND = "encoded-world"
@@ -127,7 +129,9 @@ def _encode(autoencoder: Autoencoder, images: Tensor) -> Tensor:
     flat = images.reshape(-1, *images.shape[-3:])
     encoded = []
     for chunk in flat.split(16):
-        with torch.autocast(device.type, torch.bfloat16):  # twice as fast; its error is far below the latent noise
+        with torch.autocast(
+            device.type, torch.bfloat16
+        ):  # twice as fast; its error is far below the latent noise
             latents = autoencoder.encode(chunk.to(device, memory_format=torch.channels_last))
         encoded.append(latents.half().cpu())
     return torch.cat(encoded).reshape(*images.shape[:-3], *encoded[0].shape[1:])
@@ -156,7 +160,10 @@ def _lq_photos(world: World, rows: np.ndarray, generator: torch.Generator) -> Te
 def _part_cells(labels: Tensor) -> Tensor:
     """Labels (N, 128, 128) -> (N, len(ROUND_PARTS), 16, 16) uint8."""
     seen = F.one_hot(labels, len(MASK_CHANNELS)).permute(0, 3, 1, 2).float()
-    return torch.cat([latent_mask(part_mask(seen, part)) for part in ROUND_PARTS], dim=1).to(torch.uint8)
+    beard = part_mask(seen, "beard", grow=0)
+    parts = [seen[:, [MASK_CHANNELS.index(p)]] if p in MASK_CHANNELS else beard for p in ROUND_PARTS]
+    near = F.max_pool2d(torch.cat(parts, dim=1), FACTOR + 2 * GROW, stride=FACTOR, padding=GROW)
+    return (near > 0.5).to(torch.uint8)
 
 
 def _fingerprint(autoencoder: Autoencoder) -> str:
