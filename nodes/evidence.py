@@ -95,7 +95,7 @@ class LQPhoto(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Any, face: str, number: int, box: str, finder: Any = None) -> io.NodeOutput:
-        from identiface_core.evidence.lq import prepare_lq
+        from identiface_core.evidence.lq import enlarge, prepare_lq
         from identiface_core.evidence.values import Evidence
 
         sockets.one_of(face, FACES, "LQ Photo: face")
@@ -105,7 +105,8 @@ class LQPhoto(io.ComfyNode):
         note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide"
         if photo.warning:
             note = f"{note}. {photo.warning}"
-        shown = {**ui.PreviewImage(crop, cls=cls).as_dict(), "text": [note]}
+        large = to_host(enlarge(photo.crop, 128, 128))
+        shown = {**ui.PreviewImage(large, cls=cls).as_dict(), "text": [note]}
         return io.NodeOutput(Evidence(lq=photo.crop), crop, photo.recognisability, ui=shown)
 
 

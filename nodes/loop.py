@@ -154,7 +154,7 @@ class Iterate(io.ComfyNode):
                 sockets.Case.Input("case", tooltip="From Start Case or Stop Rule."),
                 io.Int.Input(
                     "rounds",
-                    default=10,
+                    default=12,
                     min=1,
                     max=MAX_ROUNDS,
                     tooltip="At most so many; the whole face counts as one.",
