@@ -155,7 +155,7 @@ class HostTextEncoder(nn.Module):
 
     def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
         texts = [" ".join(piece[0] for piece in chunk) for chunk in tokens["identiface"]]
-        return self.encoder.encode([" ".join(texts)]).to(mm.intermediate_device()), None
+        return self.encoder.context([" ".join(texts)]).to(mm.intermediate_device()), None
 
     def load_sd(self, sd: dict[str, Tensor]) -> Any:
         return self.encoder.load_state_dict(sd, strict=False)

@@ -122,8 +122,8 @@ class FaceGenerator:
                 "a part round needs both the faces to start from (`known`) and the mask of the part (`mask`)"
             )
         control = self.control_from(evidence, strength=strength, start=start, end=end)
-        words = self.text_encoder.encode(texts)
-        null = self.text_encoder.encode([""]).expand_as(words) if guidance_scale != 1 else None
+        words = self.text_encoder.context(texts)
+        null = self.text_encoder.context([""]).expand_as(words) if guidance_scale != 1 else None
         sigmas = uniform_sigmas(steps).to(self.device)
         shape = (self.transformer.config.in_channels, SIDE // FACTOR, SIDE // FACTOR)
         noise = seeded_noise(shape, seeds).to(self.device)

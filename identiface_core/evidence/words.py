@@ -52,6 +52,17 @@ class Understanding:
         )
 
 
+def place_codes(places: int, width: int) -> Tensor:
+    """(places, width): orthogonal rows of 1 and -1 (Hadamard), so that attention can tell slots apart whatever they say.
+
+    width: a power of two, larger than places.
+    """
+    rows = torch.ones(1, 1)
+    while len(rows) < width:
+        rows = torch.cat((torch.cat((rows, rows), 1), torch.cat((rows, -rows), 1)))
+    return rows[1 : places + 1, :width].contiguous()
+
+
 def tokens_of(text: str) -> list[str]:
     """Lower-case words, numbers and marks of a text; hyphens and brackets only separate words."""
     return _TOKEN.findall(text.lower().replace("'s ", " "))
@@ -66,6 +77,7 @@ class TextEncoder(nn.Module):
 
     kind = "text-encoder"
     impossible: Tensor
+    codes: Tensor
 
     def __init__(
         self,
@@ -102,6 +114,7 @@ class TextEncoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(SLOTS, max(values) + 1))
         impossible = torch.arange(max(values) + 1)[None] > torch.tensor(list(values))[:, None]
         self.register_buffer("impossible", impossible, persistent=False)
+        self.register_buffer("codes", place_codes(SLOTS, width), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 ids, 0 is padding -> (B, SLOTS, WIDTH) slots, each with mean 0 and deviation 1."""
@@ -127,6 +140,11 @@ class TextEncoder(nn.Module):
         longest = max((len(row) for row in rows), default=1)
         padded = [row + [_PAD] * (longest - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.int64, device=self.places.device).reshape(len(rows), longest)
+
+    @torch.no_grad()
+    def context(self, texts: Sequence[str]) -> Tensor:
+        """(B, SLOTS, WIDTH) of B texts for cross-attention, which knows no order: each slot plus the code of its place."""
+        return self.encode(texts) + self.codes
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
