@@ -184,7 +184,7 @@ def test_batches_are_what_they_say(text_encoder):
     batch = stage.draw(stage.latents, stage.attributes, 200, torch.Generator().manual_seed(0))
     rounds = batch.rounds.bool()
     assert 0.23 < batch.rounds.mean() < 0.44
-    assert 0.57 < batch.present.mean() < 0.73
+    assert 0.5 < batch.present.mean() < 0.65, "each clue is there in 57 % of samples"
     assert (batch.mask[~rounds] == 1).all()
     share = batch.mask[rounds].mean((1, 2, 3))
     assert share.min() > 0 and share.max() < 0.9
