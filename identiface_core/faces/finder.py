@@ -34,6 +34,7 @@ PYRAMID = (1024, 512, 256, 128, 64)
 THRESHOLD = 0.45
 """Heatmap value from which a cell counts as a face."""
 MAX_OVERLAP = 0.35
+MAX_INSIDE = 0.7
 """Of two boxes with a larger intersection over union, the weaker one is dropped."""
 MAX_FACES = 64
 
@@ -249,6 +250,15 @@ def overlap(a: Box, b: Box) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
+def _same_face(a: Box, b: Box) -> bool:
+    """Two finds of one face: they overlap, or one lies in the other, as finds at two scales do."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    inside = max(width, 0.0) * max(height, 0.0) > MAX_INSIDE * smaller
+    return inside or overlap(a, b) > MAX_OVERLAP
+
+
 def _pyramid(longest: int) -> list[int]:
     return [side for side in PYRAMID if side <= max(longest, PYRAMID[-2])]
 
@@ -256,7 +266,7 @@ def _pyramid(longest: int) -> list[int]:
 def _suppress(faces: list[Face]) -> list[Face]:
     kept: list[Face] = []
     for face in sorted(faces, key=lambda f: (-f.score, f.box)):
-        if len(kept) < MAX_FACES and all(overlap(face.box, other.box) <= MAX_OVERLAP for other in kept):
+        if len(kept) < MAX_FACES and not any(_same_face(face.box, other.box) for other in kept):
             kept.append(face)
     return kept
 
