@@ -33,9 +33,8 @@ PYRAMID = (1024, 512, 256, 128, 64)
 """Longest sides, in pixels, at which a picture is looked at; it is enlarged to the last two only."""
 THRESHOLD = 0.45
 """Heatmap value from which a cell counts as a face."""
-MAX_OVERLAP = 0.35
-MAX_INSIDE = 0.7
-"""Of two boxes with a larger intersection over union, the weaker one is dropped."""
+MAX_OVERLAP, MAX_INSIDE = 0.35, 0.7
+"""Of two boxes with a larger intersection over union, or share of the smaller one, the weaker one is dropped."""
 MAX_FACES = 64
 
 Box = tuple[float, float, float, float]
