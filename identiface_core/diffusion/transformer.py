@@ -51,7 +51,7 @@ def load_transformer(folder: Path | str) -> PixArtTransformer2DModel:
 
     try:
         model = PixArtTransformer2DModel.from_pretrained(
-            str(folder), local_files_only=True, torch_dtype=torch.float32
+            str(folder), local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"cannot load a PixArt transformer from the folder {folder}: {error}") from error
