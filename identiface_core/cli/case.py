@@ -64,8 +64,12 @@ def _show(screen: Console, case: Case, out: Path) -> None:
     from identiface_core.rounds.case import LISTS, NOTICE
 
     rows = [
-        (str(one.rank), one.person + (" (generated picture)" if one.generated else ""), f"{one.score:.3f}",
-         rate(one.fpir))
+        (
+            str(one.rank),
+            one.person + (" (generated picture)" if one.generated else ""),
+            f"{one.score:.3f}",
+            rate(one.fpir),
+        )
         for one in case.candidates
     ]
     people = case.gallery.get("people", "?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -149,18 +149,20 @@ def generated(model: EmbeddedModel, gallery: Gallery, probes: Probes, say: Say) 
 
 
 @torch.no_grad()
-def words(model: EmbeddedModel, probes: Probes, guidance_scale: float = 2.0) -> dict[str, Any]:
+def words(
+    model: EmbeddedModel, probes: Probes, guidance_scale: float = 2.0, names: Collection[str] = ()
+) -> dict[str, Any]:
     """Do words move the part that they name? Part rounds on true portraits, without sketch or LQ photo.
 
     The same round is run twice, with one word at one end and at the other. `right_way`: share of faces that the attribute
     reader finds nearer to the second value when the second was asked for. `moved`: difference of the reader's answers as a
     share of its difference between people who truly have these values. `outside`: largest change of a pixel outside the mask,
-    in grey levels of 255.
+    in grey levels of 255. names: only these attributes; all of `WORDS` if empty.
     """
     known = Sample(probes.truth, model.generator.autoencoder.encode(probes.truth))
     read = model.reader(probes.truth)
     result: dict[str, Any] = {}
-    for name, low, high in WORDS:
+    for name, low, high in (row for row in WORDS if not names or row[0] in names):
         attribute, place = ATTRIBUTES[slot(name)], slot(name)
         ends = [attribute.index(low), attribute.index(high)]
         mask = part_template(attribute.part).expand(len(probes), -1, -1, -1)

@@ -106,7 +106,9 @@ class MatcherStage(Stage):
         with torch.autocast(device.type, enabled=False):
             count = len(people)
             scores = self.scale * (vectors.float() @ vectors.float().T)
-            scores = scores - 1e4 * torch.eye(2 * count, device=device)  # nobody finds himself in the same picture
+            scores = scores - 1e4 * torch.eye(
+                2 * count, device=device
+            )  # nobody finds himself in the same picture
             mates = torch.arange(2 * count, device=device).roll(count)
             loss = F.cross_entropy(scores, mates)
             right = (scores.argmax(1) == mates).float().mean()
@@ -117,7 +119,9 @@ class MatcherStage(Stage):
         if self.world.people < self.world.people_total and step % 50 == 0:
             self.world.refresh()
         if self.world.people < 2:
-            raise ValueError(f"{self.world.folder} holds no finished shard of people yet: draw the world first")
+            raise ValueError(
+                f"{self.world.folder} holds no finished shard of people yet: draw the world first"
+            )
         order = torch.randperm(self.world.people, generator=generator)
         if self.progress < 0.1:
             return order[: self.batch]
@@ -162,9 +166,7 @@ class MatcherStage(Stage):
         return figures
 
 
-def pairs_of(
-    world: World, people: Tensor, generator: torch.Generator
-) -> list[tuple[Tensor, Tensor]]:
+def pairs_of(world: World, people: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     """Two different random pictures (views, or the canonical portrait) of each person, at 64 px, and their points.
 
     people (B,) -> twice (pictures (B, 3, 64, 64) in [0, 1], points (B, 5, 2) in 128 px pictures).

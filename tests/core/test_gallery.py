@@ -76,8 +76,13 @@ def test_search_is_exact_on_ten_thousand() -> None:
 
 def test_equal_scores_keep_the_order_of_enrolment() -> None:
     row = F.normalize(torch.ones(8), dim=0)
-    gallery = Gallery(tuple(f"p{i}" for i in range(100)), {"a": row.repeat(100, 1)}, (b"",) * 100,
-                      ("captured",) * 100, {"a": "x"})
+    gallery = Gallery(
+        tuple(f"p{i}" for i in range(100)),
+        {"a": row.repeat(100, 1)},
+        (b"",) * 100,
+        ("captured",) * 100,
+        {"a": "x"},
+    )
     assert search(gallery, embedding(row, "a"), 7).people() == tuple(f"p{i}" for i in range(7))
 
 
@@ -203,8 +208,9 @@ def test_enrol_folder(tmp_path, monkeypatch) -> None:
     assert made.gallery.people == ("ann", "bob")
     assert made.gallery.origins == ("captured", "generated")
     rows = Colour("a").embed(pictures)
-    torch.testing.assert_close(made.gallery.templates["a"][1], F.normalize(rows[1] + rows[2], dim=0),
-                               atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        made.gallery.templates["a"][1], F.normalize(rows[1] + rows[2], dim=0), atol=0.01, rtol=0
+    )
     assert {s.path.name for s in made.skipped} == {"white.png", "broken.png"}
     assert any("no face" in s.reason for s in made.skipped)
     assert [(done, total) for done, total, _ in seen] == [(i, 5) for i in range(1, 6)]

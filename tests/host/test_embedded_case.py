@@ -13,7 +13,7 @@ from PIL import Image
 from tests.host.graphs import found, kept, node, shipped
 from tests.host.server import PACK, Graph, Run, Server
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.host.graphs import node, sampled
 from tests.host.server import PACK, Graph, Server
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
 
 IDS = (PACK / "tests" / "host" / "data" / "node_ids.txt").read_text().split()
 """Every id ever released: shared graphs name them, so none may go or change."""

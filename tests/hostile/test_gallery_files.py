@@ -88,23 +88,26 @@ def content(**changes):
     return {name: tensor for name, tensor in (tensors | changes).items() if tensor is not None}
 
 
-@pytest.mark.parametrize("changes", [
-    {"people": ["ann", "ann"]},                                # the same name twice
-    {"people": ["ann", 3]},                                    # a name that is no text
-    {"people": {"ann": 1}},                                    # no list
-    {"people": ["ann"]},                                       # fewer names than rows
-    {"people": None},                                          # null instead of a list
-    {"ends": torch.tensor([0, 3, 2])},                         # offsets that run backwards
-    {"ends": torch.tensor([0, 2, 4_000_000_000])},             # offsets beyond the data
-    {"ends": torch.tensor([-2, 2, 4])},                        # offsets before the data
-    {"origins": torch.tensor([0, 9], dtype=torch.uint8)},      # an unknown origin
-    {"templates.0": torch.full((2, 8), float("nan"))},         # templates that are not finite
-    {"templates.0": torch.full((2, 8), 7.0)},                  # templates that are not unit
-    {"templates.0": torch.ones(2, 8, dtype=torch.int32)},      # templates of another type
-    {"templates.0": torch.zeros(3, 8)},                        # more templates than people
-    {"templates.0": None},                                     # no templates
-    {"thumbnails": torch.zeros(2, 2)},                         # thumbnails that are no bytes
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"people": ["ann", "ann"]},  # the same name twice
+        {"people": ["ann", 3]},  # a name that is no text
+        {"people": {"ann": 1}},  # no list
+        {"people": ["ann"]},  # fewer names than rows
+        {"people": None},  # null instead of a list
+        {"ends": torch.tensor([0, 3, 2])},  # offsets that run backwards
+        {"ends": torch.tensor([0, 2, 4_000_000_000])},  # offsets beyond the data
+        {"ends": torch.tensor([-2, 2, 4])},  # offsets before the data
+        {"origins": torch.tensor([0, 9], dtype=torch.uint8)},  # an unknown origin
+        {"templates.0": torch.full((2, 8), float("nan"))},  # templates that are not finite
+        {"templates.0": torch.full((2, 8), 7.0)},  # templates that are not unit
+        {"templates.0": torch.ones(2, 8, dtype=torch.int32)},  # templates of another type
+        {"templates.0": torch.zeros(3, 8)},  # more templates than people
+        {"templates.0": None},  # no templates
+        {"thumbnails": torch.zeros(2, 2)},  # thumbnails that are no bytes
+    ],
+)
 def test_content_that_does_not_fit_together(tmp_path, changes) -> None:
     path = tmp_path / "g.safetensors"
     save_tensors(path, content(**changes), KIND, {"matchers": [["a", "f"]]})
@@ -112,7 +115,8 @@ def test_content_that_does_not_fit_together(tmp_path, changes) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"matchers": 3}, {"matchers": [["a"]]}, {"matchers": [["a", "f"], ["b", "f"]]}])
+    "config", [{}, {"matchers": 3}, {"matchers": [["a"]]}, {"matchers": [["a", "f"], ["b", "f"]]}]
+)
 def test_config_that_does_not_fit(tmp_path, config) -> None:
     path = tmp_path / "g.safetensors"
     save_tensors(path, content(), KIND, config)
