@@ -33,6 +33,7 @@ PAPER, INK, QUIET, LINE, CARD, ACCENT, WARN = (
     "#9a3b1f",
 )
 CARDS_PER_ROW = 5
+ROUNDS_PER_ROW = 9
 SHOWN = 10
 
 
@@ -67,6 +68,7 @@ def candidate_sheet(case: Case, prepared: Prepared, faces: Mapping[int, Tensor])
 
     left_end = _evidence_column(canvas, pen, case, prepared, faces, top=132)
     right_end = _candidate_cards(canvas, pen, case, prepared, left=MARGIN + COLUMN + 2 * GAP, top=132)
+    right_end = _rounds_row(canvas, pen, case, faces, left=MARGIN + COLUMN + 2 * GAP, top=right_end + GAP)
     bottom = max(left_end, right_end) + GAP
     pen.line((MARGIN, bottom, WIDTH - MARGIN, bottom), fill=LINE, width=2)
     y = bottom + 16
@@ -165,6 +167,26 @@ def _candidate_cards(
     for warning in case.warnings:
         y = _paragraph(pen, "Warning: " + warning, left, y + 4, WIDTH - MARGIN - left, 16, WARN, most=3)
     return y
+
+
+def _rounds_row(
+    canvas: Picture, pen: ImageDraw, case: Case, faces: Mapping[int, Tensor], left: int, top: int
+) -> int:
+    """The faces of the rounds, small: what was redrawn, and whether it was kept."""
+    drawn = [one for one in case.rounds if one.index in faces]
+    if not drawn:
+        return top
+    y = _heading(pen, "The face, round by round (generated pictures)", left, top)
+    side, gap = 108, 10
+    for place, one in enumerate(drawn):
+        x = left + place % ROUNDS_PER_ROW * (side + gap)
+        at = y + place // ROUNDS_PER_ROW * (side + 50)
+        canvas.paste(_enlarged(faces[one.index], side), (x, at))
+        colour = ACCENT if one.accepted else WARN
+        pen.rectangle((x - 2, at - 2, x + side + 1, at + side + 1), outline=colour, width=2)
+        pen.text((x, at + side + 5), f"{one.index}  {one.part}", font=_font(15), fill=INK)
+        pen.text((x, at + side + 24), "kept" if one.accepted else "not kept", font=_font(13), fill=colour)
+    return y + -(-len(drawn) // ROUNDS_PER_ROW) * (side + 50)
 
 
 def _card(
