@@ -291,7 +291,9 @@ class CaseRunner:
 
     def _search(self, vector: Tensor, source: str) -> Candidates:
         query = Embedding(vector, self.model.matcher_a.name, synthetic=True)
-        calibration = self.model.calibrations.get(CALIBRATIONS[source])
+        tables, name = self.model.calibrations, CALIBRATIONS[source]
+        # One photo alone ranks strangers higher than all evidence together: each set has a table of its own.
+        calibration = tables.get(f"{name}/{'+'.join(self.prepared.evidence.kinds)}", tables.get(name))
         return search(
             self.prepared.gallery,
             query,
