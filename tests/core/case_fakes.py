@@ -127,7 +127,7 @@ class Calibration:
 
 def fake_model(towards: Tensor | None = None) -> Any:
     """Everything a case needs, with the attributes of `EmbeddedModel`."""
-    calibrations = {name: Calibration() for name in ("portrait", "evidence", "generated")}
+    calibrations = {name: Calibration() for name in ("portrait", "evidence", "generated", "both")}
     return SimpleNamespace(
         generator=Generator(towards),
         text_encoder=TextEncoder(),
