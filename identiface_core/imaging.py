@@ -48,7 +48,7 @@ def open_bounded(path: str | Path) -> Picture:
         raise InputError(f"{where}: a picture file is wanted, this is a folder; name one file in it")
     if not where.exists():
         raise InputError(
-            f"{where}: there is no such file; check the path (relative ones count from the current folder)"
+            f"{where}: there is no such file; check the path (in a case file it counts from that file's folder)"
         )
     Image.init()
     try:

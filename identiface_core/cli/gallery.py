@@ -39,6 +39,7 @@ def enrol(folder: Path, out: Path, *, face: Any = None, device: str = "cpu") -> 
 def search_image(file: str, image: Path, *, k: int = 10, face: Any = None, device: str = "cpu") -> int:
     """Show the `k` people of the gallery `file` whose templates are most like the face in `image`."""
     from identiface_core.embedded import load_embedded
+    from identiface_core.errors import GalleryError
     from identiface_core.faces.finder import portrait_of
     from identiface_core.gallery import search
     from identiface_core.gallery.enrolment import fingerprint
@@ -55,7 +56,10 @@ def search_image(file: str, image: Path, *, k: int = 10, face: Any = None, devic
         portrait = resize(picture, 128, 128)
     else:
         portrait = portrait_of(picture, model.finder, face, name=image.name)
-    gallery.templates_of(matcher.name, dimension=matcher.dimension, fingerprint=fingerprint(matcher))
+    try:
+        gallery.templates_of(matcher.name, dimension=matcher.dimension, fingerprint=fingerprint(matcher))
+    except GalleryError as error:
+        raise GalleryError(f"gallery {file}: {error}") from error
     generated = read_origin(image) is Origin.GENERATED
     vector = matcher.embed(portrait[None])[0].detach().float().cpu()
     query = Embedding(vector, matcher.name, synthetic=generated)

@@ -252,7 +252,7 @@ def _unknown(tag: str) -> InputError:
     names = sorted({*PARTS, *TAGS})
     close = difflib.get_close_matches(normalise_tag(str(tag)), names, 1, cutoff=0.6)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return InputError(f"unknown part '{tag}' in the description; {hint}Known are: {', '.join(names)}")
+    return InputError(f"unknown part '{tag}' in the description; {hint}known are: {', '.join(names)}")
 
 
 def _refuse_other_notations(opening: str) -> None:

@@ -170,6 +170,12 @@ def _points(
 ) -> Tensor:
     if face is not None and not isinstance(face, int):
         box = check_box(face, name)
+        height, width = image.shape[-2:]
+        if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+            raise InputError(
+                f"{name}: the box {list(face)} lies outside the picture of {width} x {height} px; "
+                "give x0,y0,x1,y1 in pixels from its top left corner"
+            )
         if finder is None:
             return points_of(box)
         margin = 0.3 * max(box[2] - box[0], box[3] - box[1])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identiface_core.errors import GalleryError
+from identiface_core.errors import GalleryError, NoFaceError, SeveralFacesError
 from identiface_core.evidence.lq import prepare_lq
 from identiface_core.evidence.sketch import clean_sketch
 from identiface_core.evidence.values import Evidence
@@ -46,7 +46,11 @@ def prepare(case: CaseInput, model: EmbeddedModel, on_progress: Progress | None 
     record: dict[str, Any] = {"lq": None, "sketch": None, "description": None}
     lq = sketch = None
     if case.lq is not None:
-        photo = prepare_lq(read_image(case.lq), case.face, model.finder, name=case.lq.name)
+        try:
+            photo = prepare_lq(read_image(case.lq), case.face, model.finder, name=case.lq.name)
+        except (NoFaceError, SeveralFacesError) as error:
+            how = 'face = 0, face = [x0, y0, x1, y1] or face = "whole"'
+            raise type(error)(f"{error} In a case file: {how} under [evidence].") from error
         lq = photo.crop
         record["lq"] = {
             "file": case.lq.name,

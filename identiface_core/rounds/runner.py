@@ -112,6 +112,10 @@ class CaseRunner:
         self.settings, self.model, self.folder = case.settings, model, Path(out)
         self.on_progress, self.pick = on_progress, pick
         self.started, self.clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(
+                f"{self.folder}: a folder is wanted for the results, this is a file: name another"
+            )
         self.prepared = prepare(case, model, on_progress)
         settings = case.settings
         rules = Rules(settings.margin, settings.stable_top, settings.stable_rounds)
@@ -366,6 +370,8 @@ class CaseRunner:
                 ) from error
 
     def _resume(self) -> None:
+        if not (self.folder / "case.json").exists():
+            raise CaseError(f"{self.folder}: no case was begun there: leave out --resume, or name its folder")
         before = Case.load(self.folder)
         now = {
             "evidence": self.prepared.evidence_record,

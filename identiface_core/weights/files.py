@@ -321,5 +321,5 @@ def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return "the disk is full: free some space or choose another folder"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "no permission to write or read there, or the folder is read-only"
+        return "no permission to write or read there, or the folder is read-only: choose another"
     return error.strerror or str(error)

@@ -233,7 +233,7 @@ def test_resuming_a_finished_case_changes_nothing(folder: Path) -> None:
 
 
 def test_resume_refuses_another_case_and_damaged_state(folder: Path) -> None:
-    with pytest.raises(CaseError, match="cannot be read"):
+    with pytest.raises(CaseError, match="no case was begun"):
         run(folder, resume=True)
     run(folder)
     with pytest.raises(CaseError, match="other settings"):

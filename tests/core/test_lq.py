@@ -181,3 +181,8 @@ def test_evidence_needs_one_kind_and_checks_it() -> None:
             Evidence(lq=bad)
     with pytest.raises(InputError, match="sketch"):
         Evidence(sketch=torch.ones(1, 64, 64))
+
+
+def test_a_box_outside_the_picture_is_refused() -> None:
+    with pytest.raises(InputError, match="outside the picture of 96 x 80 px"):
+        prepare_lq(torch.rand(3, 80, 96), (500, 500, 600, 600))
