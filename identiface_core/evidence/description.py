@@ -261,3 +261,6 @@ def _refuse_other_notations(opening: str) -> None:
         names = [normalise_tag(tag) for tag in _read_tags(inside)]
         if names and ('"' in inside or all(name in TAGS for name in names)):
             raise InputError(f"part tags are written with single quotes, as ['{names[0]}'], got [{inside}]")
+    if "[" in opening:
+        found = opening[opening.index("[") :][:40]
+        raise InputError(f"a bracket starts a part, as in ['nose'] A long nose. This one does not: {found}")

@@ -141,6 +141,10 @@ def parse_case(tables: Mapping[str, Any], folder: Path) -> CaseInput:
     _check_keys(tables, ("gallery", "evidence", "description", "run"), "")
     evidence, words, run = (_table(tables, name) for name in ("evidence", "description", "run"))
     _check_keys(evidence, ("lq", "sketch", "face"), "evidence")
+    if "description" in tables and not words:
+        raise CaseError(
+            '[description] is empty: say something in it, such as overview = "a man", or take it out'
+        )
     _check_keys(run, [field.name for field in dataclasses.fields(Settings)], "run")
     gallery = tables.get("gallery", "embedded")
     if not isinstance(gallery, str) or not gallery:

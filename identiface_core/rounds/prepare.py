@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identiface_core.errors import GalleryError, NoFaceError, SeveralFacesError
+from identiface_core.errors import GalleryError, InputError, NoFaceError, SeveralFacesError
 from identiface_core.evidence.lq import prepare_lq
 from identiface_core.evidence.sketch import clean_sketch
 from identiface_core.evidence.values import Evidence
@@ -67,6 +68,12 @@ def prepare(case: CaseInput, model: EmbeddedModel, on_progress: Progress | None 
     if case.description is not None:
         record["description"] = case.description.to_mapping()
         read = model.text_encoder.read(case.description.full_prompt())
+        words = set(re.findall("[a-z]+", case.description.full_prompt().lower()))
+        if lq is None and sketch is None and words <= set(read.unknown_words):
+            raise InputError(
+                "the description is the only evidence, and the text encoder knows none of its words: "
+                f"{', '.join(read.unknown_words)}. Describe the face in plain English, such as 'a man with grey hair'"
+            )
         if read.unknown_words:
             warnings.append(f"words that the text encoder does not know: {', '.join(read.unknown_words)}")
         if read.warning:

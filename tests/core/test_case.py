@@ -297,6 +297,13 @@ def test_warnings_reach_the_case(folder: Path) -> None:
 # what goes wrong
 
 
+def test_words_that_say_nothing_are_no_evidence(folder: Path) -> None:
+    with pytest.raises(InputError, match="knows none of its words: flurbish"):
+        run(folder, text='gallery = "people.safetensors"\n[description]\noverview = "Flurbish flurbish"\n')
+    with pytest.raises(CaseError, match=r"\[description\] is empty"):
+        run(folder, text=TOML.split("[description]")[0] + "[description]\n")
+
+
 def test_gallery_of_another_matcher(folder: Path) -> None:
     model = fake_model()
     model.matcher_a.name = "other"

@@ -107,3 +107,9 @@ def test_strength_zero_is_no_control(model: EmbeddedModel, probes: Probes) -> No
     off = model.generator.sample(["a man"], evidence, [1], steps=2, strength=0.0).latents
     without = model.generator.sample(["a man"], None, [1], steps=2).latents
     assert torch.equal(off, without)
+
+
+def test_the_judge_is_another_network_than_the_guide(model: EmbeddedModel, gallery: Gallery) -> None:
+    assert gallery.matchers[model.matcher_a.name] != gallery.matchers[model.matcher_b.name]
+    a, b = (gallery.templates[matcher.name] for matcher in (model.matcher_a, model.matcher_b))
+    assert (a * b).sum(1).abs().mean() < 0.3, "two networks trained apart share no axes"
