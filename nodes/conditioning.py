@@ -6,22 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from identiface_core.parts import PARTS
+
 from . import sockets
 
 CATEGORY = "IdentiFace/conditioning"
-PARTS = (
-    "everything",
-    "overview",
-    "eyes",
-    "brows",
-    "mouth",
-    "nose",
-    "ears",
-    "hair",
-    "glasses",
-    "beard",
-    "skin",
-)
+CHOICES = ("everything", *PARTS)
 
 
 class EncodeDescription(io.ComfyNode):
@@ -40,8 +30,8 @@ class EncodeDescription(io.ComfyNode):
                 sockets.Description.Input("description", tooltip="From Description."),
                 io.Combo.Input(
                     "part",
-                    options=list(PARTS),
-                    default=PARTS[0],
+                    options=list(CHOICES),
+                    default=CHOICES[0],
                     tooltip="everything: all words at once, for a whole face. A part: the opening and that "
                     "part's words, for a round.",
                 ),
@@ -54,8 +44,8 @@ class EncodeDescription(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, description: Any, part: str) -> io.NodeOutput:
-        sockets.one_of(part, PARTS, "Encode Description: part")
-        prompt = description.full_prompt() if part == PARTS[0] else description.prompt(part)
+        sockets.one_of(part, CHOICES, "Encode Description: part")
+        prompt = description.full_prompt() if part == CHOICES[0] else description.prompt(part)
         return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), prompt)
 
 

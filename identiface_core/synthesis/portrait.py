@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..parts import MASK_CHANNELS
 from .canvas import frame_colour, skin_colour
 from .geometry import FACE_U, REACH, look_up, point_of
 from .identity import canonical_nuisance, nuisance_index, nuisance_sheet
@@ -31,18 +32,6 @@ from .layers import (
 )
 from .noise import pattern_unit, tile_noise
 from .shading import dot, hsv, shade_skin, to_display
-
-MASK_CHANNELS: tuple[str, ...] = (
-    "skin",
-    "eyes",
-    "brows",
-    "nose",
-    "mouth",
-    "ears",
-    "hair",
-    "glasses",
-    "background",
-)
 
 Masks = dict[str, Tensor]
 

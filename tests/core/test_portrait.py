@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from identiface_core.parts import MASK_CHANNELS
 from identiface_core.synthesis.identity import (
     NUISANCE,
     PARAMETERS,
@@ -14,7 +15,7 @@ from identiface_core.synthesis.identity import (
     sample_identities,
     sample_nuisance,
 )
-from identiface_core.synthesis.portrait import MASK_CHANNELS, Portrait, draw_sketch, render
+from identiface_core.synthesis.portrait import Portrait, draw_sketch, render
 
 
 @pytest.fixture(scope="module")
