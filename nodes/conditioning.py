@@ -6,12 +6,17 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from identiface_core.parts import PARTS
-
 from . import sockets
 
 CATEGORY = "IdentiFace/conditioning"
-CHOICES = ("everything", *PARTS)
+EVERYTHING = "everything"
+
+
+def choices() -> tuple[str, ...]:
+    """All words at once, or one part."""
+    from identiface_core.parts import PARTS
+
+    return (EVERYTHING, *PARTS)
 
 
 class EncodeDescription(io.ComfyNode):
@@ -30,8 +35,8 @@ class EncodeDescription(io.ComfyNode):
                 sockets.Description.Input("description", tooltip="From Description."),
                 io.Combo.Input(
                     "part",
-                    options=list(CHOICES),
-                    default=CHOICES[0],
+                    options=list(choices()),
+                    default=EVERYTHING,
                     tooltip="everything: all words at once, for a whole face. A part: the opening and that "
                     "part's words, for a round.",
                 ),
@@ -44,8 +49,8 @@ class EncodeDescription(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, description: Any, part: str) -> io.NodeOutput:
-        sockets.one_of(part, CHOICES, "Encode Description: part")
-        prompt = description.full_prompt() if part == CHOICES[0] else description.prompt(part)
+        sockets.one_of(part, choices(), "Encode Description: part")
+        prompt = description.full_prompt() if part == EVERYTHING else description.prompt(part)
         return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), prompt)
 
 
