@@ -208,8 +208,8 @@ def _contrast(probabilities: Tensor, ends: list[int]) -> Tensor:
 
 
 def evaluate(model: EmbeddedModel, gallery: Gallery, *, quick: bool, say: Say) -> dict[str, Any]:
-    """Every figure of `docs/embedded-model.md`. quick: a third of the probes."""
-    photos, asked, faces, rounds = (100, 100, 30, 30) if quick else (500, 200, 100, 100)
+    """Every figure of `docs/embedded-model.md`. quick: fewer probes."""
+    photos, asked, faces, rounds = (200, 200, 30, 30) if quick else (500, 200, 100, 100)
     result: dict[str, Any] = {"gallery": len(gallery), "probes": asked, "levels": {}}
     result["true photo"] = matchers(model, gallery, photos)
     say("matchers")
@@ -219,6 +219,10 @@ def evaluate(model: EmbeddedModel, gallery: Gallery, *, quick: bool, say: Say) -
         drawn = probes if level == "middle" else draw_probes(asked, level)
         result["levels"][level] = {"evidence encoder": evidence_encoder(model, gallery, drawn)}
         say(f"evidence encoder, {level} witness")
+    templates = gallery.templates[model.matcher_a.name]
+    result["evidence encoder, first 500 people"] = _row(
+        evidence_queries(model, probes), templates[:500], probes.rows
+    )
     result["levels"]["middle"]["generated"] = generated(model, gallery, probes.first(faces), say)
     result["generated_probes"] = faces
     result["words"] = words(model, probes.first(rounds))

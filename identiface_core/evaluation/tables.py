@@ -43,6 +43,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
             f"Evidence query alone, *{level}* witness, {probes} probes:",
             _table("evidence", found["evidence encoder"]),
         ]
+    parts += [
+        "The same, all evidence of the *middle* witness, against the first 500 people of the gallery only:",
+        _table("evidence", {"lq+sketch+words": figures["evidence encoder, first 500 people"]}),
+    ]
     made = dict(figures["levels"]["middle"]["generated"])
     psnr_made, seconds = made.pop("portrait_psnr"), made.pop("seconds_per_face")
     parts += [

@@ -75,7 +75,7 @@ def test_evidence_finds_people_among_a_thousand(
     templates = gallery.templates[model.matcher_a.name]
     assert len(templates) == 1000
     ranks = mate_ranks(evidence_queries(model, probes), templates, probes.rows)
-    # 92 % and more on 200 probes, see docs/embedded-model.md; chance is 1 %.
+    # 94 % of 200 probes, see docs/embedded-model.md; chance is 1 %.
     assert (ranks <= 10).float().mean() >= 0.75
 
 
