@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -51,15 +50,3 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio per image in dB; both (B, C, H, W) in [0, 1] -> (B,)."""
     error = (image - truth).square().flatten(1).mean(dim=1).clamp(min=1e-12)
     return -10.0 * torch.log10(error)
-
-
-def fnir_at_fpir(mated: Tensor, unmated: Tensor, fpir: float) -> tuple[float, float]:
-    """Open-set miss rate: share of mated probes whose mate scores below the threshold that lets `fpir` of the unmated through.
-
-    mated (N,): the mate's score, counted only if the mate is at rank 1 (else pass -inf); unmated (M,): the highest
-    gallery score of each probe without a mate -> (fnir, threshold).
-    """
-    allowed = int(math.floor(fpir * len(unmated)))
-    ordered = unmated.sort(descending=True).values
-    threshold = float(ordered[allowed]) if allowed < len(ordered) else -math.inf
-    return float((mated <= threshold).double().mean()), threshold

@@ -252,15 +252,6 @@ def write_networks(modules: nn.ModuleDict, run: Path, outcome: Outcome) -> None:
             save_transformer(module, run / "half" / key)
 
 
-def snapshot(shop: Workshop, name: str) -> None:
-    """Write the networks of a run that is not finished from its last checkpoint, so that later stages can be
-    tried.
-    """
-    stage = STAGES[name](shop)
-    step = load_trained(stage.modules, shop.run(name))
-    write_networks(stage.modules, shop.run(name), Outcome(step, 0.0, {}))
-
-
 def calibrate(shop: Workshop, generated: dict[str, Tensor] | None = None) -> None:
     """Fit and store the calibrations from people of the calibration world; `generated` adds impostor scores
     by name.

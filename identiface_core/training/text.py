@@ -152,20 +152,3 @@ class TextStage(Stage):
     def validate(self) -> dict[str, float]:
         generator = step_generator(self.seed + 1_000_003, 0)
         return slot_accuracy(self.encoder, batches(400, generator))
-
-
-def train_text_encoder(steps: int = 2500, seed: int = 0, *, batch: int = 48) -> TextEncoder:
-    """A trained encoder without a run folder: for tests and experiments; the stage is what is shipped."""
-    stage = TextStage(steps=steps, seed=seed, batch=batch)
-    optimiser = torch.optim.AdamW(
-        stage.encoder.parameters(), lr=stage.lr, betas=stage.betas, weight_decay=0.01
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.lr, total_steps=steps, pct_start=0.05)
-    for step in range(steps):
-        loss = stage.loss(step, step_generator(seed, step))["loss"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(stage.encoder.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    return stage.encoder.eval()
