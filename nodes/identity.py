@@ -24,7 +24,7 @@ class Query:
 
     def calibration(self, toolkit: Any) -> Any:
         """The table that reads this query's scores; None where the model has none for it."""
-        from identiface_core.rounds.runner import CALIBRATIONS
+        from identiface_core.rounds.engine import CALIBRATIONS
 
         if self.embedding.matcher != toolkit.matcher_a.name:
             return None

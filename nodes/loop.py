@@ -90,7 +90,7 @@ class StartCase(io.ComfyNode):
         left_out = tuple(line.strip() for line in exclude.splitlines() if line.strip())
         if model is not None:
             toolkit = replace(toolkit, generator=toolkit.generator.with_model(model))
-        case = HostCase(toolkit, evidence, gallery, Settings(exclude=left_out, **settings))
+        case = HostCase.start(toolkit, evidence, gallery, Settings(exclude=left_out, **settings))
         return io.NodeOutput(case, case.candidates)
 
 

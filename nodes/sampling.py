@@ -99,7 +99,7 @@ class PartRound(io.ComfyNode):
         after, faces = case.drawn_round(None if part == "next" else part, None if pick < 0 else pick)
         standing = to_host(after.faces()[-1])
         shown = standing if faces is None else to_host(faces)
-        latent = {"samples": after.drawn[after.state.head].latents}
+        latent = {"samples": after.path()[-1].latents}
         last = after.state.rounds[-1]
         note = f"round {last.index} ({last.part}): {last.reason}"
         if after.stopped:

@@ -17,12 +17,18 @@ LISTED = 10
 
 
 def enrol(folder: Path, out: Path, *, face: Any = None, device: str = "cpu") -> int:
-    """Enrol a folder of pictures into the gallery file `out`; pictures left out are named with the reason."""
+    """Enrol a folder of pictures into the gallery file `out`; pictures left out are named with the reason.
+
+    Raises the library's errors: `GalleryError` for the folder and `OutputError` for `out` at once.
+    """
     from identiface_core.embedded import load_embedded
     from identiface_core.gallery import enrol_folder
     from identiface_core.gallery.enrolment import pictures_of
+    from identiface_core.weights.files import check_writable
 
-    pictures_of(folder)  # a wrong folder shall be said before the networks are loaded
+    # What cannot end well is said before minutes of work, not after them.
+    pictures_of(folder)
+    check_writable(out)
     screen = console()
     model = load_embedded(device)
     with Stages(screen) as stages:

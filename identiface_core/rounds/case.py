@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FILE = "case.json"
+STATE = "case.safetensors"
+"""Beside the case file: the tensors that a case needs to go on."""
 MAX_BYTES = 64 << 20
 DIGITS = 6
 """Decimal places of every number kept: beyond that processors differ."""

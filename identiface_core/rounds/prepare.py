@@ -1,25 +1,27 @@
-"""From a user's files to evidence and a gallery, with a record of what was read and what to warn of."""
+"""What a case is run on: evidence and a gallery, from a user's files or from values, with a record of them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from identiface_core.errors import GalleryError, InputError, NoFaceError, SeveralFacesError
-from identiface_core.evidence.lq import prepare_lq
+from identiface_core.evidence.lq import prepare_lq, recognisability
 from identiface_core.evidence.sketch import clean_sketch
 from identiface_core.evidence.values import Evidence
 from identiface_core.gallery import Gallery, enrol_folder
 from identiface_core.gallery.enrolment import fingerprint
-from identiface_core.imaging import read_image
+from identiface_core.imaging import read_image, to_uint8
 from identiface_core.weights.files import sha256_of
 
 from .case_input import CaseInput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from identiface_core.embedded import EmbeddedModel
 
 Progress = Callable[[str, int, int, str], None]
@@ -41,7 +43,7 @@ def prepare(case: CaseInput, model: EmbeddedModel, on_progress: Progress | None 
     """Read the pictures, clean them, open or enrol the gallery.
 
     Raises `InputError` for a picture or face that cannot be used, `GalleryError` for a gallery that cannot be
-    searched with `model`; both name the file.
+    opened or made; both name the file.
     """
     warnings: list[str] = []
     record: dict[str, Any] = {"lq": None, "sketch": None, "description": None}
@@ -79,52 +81,102 @@ def prepare(case: CaseInput, model: EmbeddedModel, on_progress: Progress | None 
         if read.warning:
             warnings.append(read.warning)
     evidence = Evidence(lq, sketch, case.description)
-    gallery, gallery_record = _gallery(case, model, on_progress, warnings)
-    return Prepared(evidence, record, gallery, gallery_record, tuple(warnings))
+    gallery, source, skipped = _gallery(case, model, on_progress)
+    if skipped:
+        warnings.append(f"{len(skipped)} gallery pictures were not enrolled: the case file says why")
+    return prepared_from(
+        evidence, gallery, source=source, evidence_record=record, skipped=skipped, warnings=warnings
+    )
 
 
-def _gallery(
-    case: CaseInput, model: EmbeddedModel, on_progress: Progress | None, warnings: list[str]
-) -> tuple[Gallery, dict[str, Any]]:
-    skipped: list[dict[str, str]] = []
-    if case.gallery is None:
-        from identiface_core.embedded import load_demo_gallery
+def prepared_from(
+    evidence: Evidence,
+    gallery: Gallery,
+    *,
+    source: str = "memory",
+    evidence_record: Mapping[str, Any] | None = None,
+    skipped: Sequence[Mapping[str, str]] = (),
+    warnings: Sequence[str] = (),
+) -> Prepared:
+    """The same from values, without any file.
 
-        source, gallery = "embedded", load_demo_gallery()
-    elif case.gallery.is_dir():
-        source = case.gallery.name
-
-        def enrolling(done: int, total: int, name: str) -> None:
-            if on_progress is not None:
-                on_progress("gallery", done, total, f"enrolling {name}")
-
-        made = enrol_folder(case.gallery, model, enrolling)
-        gallery = made.gallery
-        skipped = [
-            {"file": one.path.relative_to(case.gallery).as_posix(), "reason": one.reason}
-            for one in made.skipped
-        ]
-        if skipped:
-            warnings.append(f"{len(skipped)} gallery pictures were not enrolled: the case file says why")
-    else:
-        if not case.gallery.exists():
-            raise GalleryError(
-                f"{case.gallery}: no such folder or file: name a folder of pictures, a .safetensors gallery, "
-                'or "embedded"'
-            )
-        source, gallery = case.gallery.name, Gallery.load(case.gallery)
-    for matcher in (model.matcher_a, model.matcher_b):
-        try:
-            gallery.templates_of(matcher.name, dimension=matcher.dimension, fingerprint=fingerprint(matcher))
-        except GalleryError as error:
-            raise GalleryError(f"gallery {source}: {error}") from error
-    record = {"source": source, "people": len(gallery), "sha256": _digest(gallery), "skipped": skipped}
-    return gallery, record
+    source: what the case file calls the gallery. evidence_record: what it says of the evidence (by default
+    `record_of`). skipped: {"file", "reason"} of each picture that was not enrolled.
+    """
+    said = record_of(evidence) if evidence_record is None else dict(evidence_record)
+    found = {
+        "source": source,
+        "people": len(gallery),
+        "sha256": gallery_digest(gallery),
+        "skipped": [dict(one) for one in skipped],
+    }
+    return Prepared(evidence, said, gallery, found, tuple(warnings))
 
 
-def _digest(gallery: Gallery) -> str:
+def record_of(evidence: Evidence) -> dict[str, Any]:
+    """What a case file says of evidence that came as values: pictures have no file, and go by their pixels."""
+    lq, sketch, words = evidence.lq, evidence.sketch, evidence.description
+    return {
+        "lq": None
+        if lq is None
+        else {
+            "file": "LQ Photo",
+            "sha256": _pixels_hash(lq),
+            "face": None,
+            "native_side": lq.shape[-1],
+            "recognisability": float(recognisability(lq)),
+        },
+        "sketch": None if sketch is None else {"file": "Sketch", "sha256": _pixels_hash(sketch)},
+        "description": None if words is None else words.to_mapping(),
+    }
+
+
+def gallery_digest(gallery: Gallery) -> str:
+    """sha256 of names and templates, 64 hex digits."""
     digest = hashlib.sha256("\n".join(gallery.people).encode())
     for name in sorted(gallery.templates):
         digest.update(name.encode())
         digest.update(gallery.templates[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_gallery(prepared: Prepared, model: EmbeddedModel) -> None:
+    """Raise `GalleryError`, naming the source, unless the gallery was enrolled with both matchers of `model`."""
+    for matcher in (model.matcher_a, model.matcher_b):
+        try:
+            prepared.gallery.templates_of(
+                matcher.name, dimension=matcher.dimension, fingerprint=fingerprint(matcher)
+            )
+        except GalleryError as error:
+            raise GalleryError(f"gallery {prepared.gallery_record['source']}: {error}") from error
+
+
+def _gallery(
+    case: CaseInput, model: EmbeddedModel, on_progress: Progress | None
+) -> tuple[Gallery, str, list[dict[str, str]]]:
+    """The gallery, what to call it, and the pictures that were not enrolled."""
+    if case.gallery is None:
+        from identiface_core.embedded import load_demo_gallery
+
+        return load_demo_gallery(), "embedded", []
+    if not case.gallery.exists():
+        raise GalleryError(
+            f"{case.gallery}: no such folder or file: name a folder of pictures, a .safetensors gallery, "
+            'or "embedded"'
+        )
+    if not case.gallery.is_dir():
+        return Gallery.load(case.gallery), case.gallery.name, []
+
+    def enrolling(done: int, total: int, name: str) -> None:
+        if on_progress is not None:
+            on_progress("gallery", done, total, f"enrolling {name}")
+
+    made = enrol_folder(case.gallery, model, enrolling)
+    skipped = [
+        {"file": one.path.relative_to(case.gallery).as_posix(), "reason": one.reason} for one in made.skipped
+    ]
+    return made.gallery, case.gallery.name, skipped
+
+
+def _pixels_hash(image: Tensor) -> str:
+    return hashlib.sha256(to_uint8(image).cpu().contiguous().numpy().tobytes()).hexdigest()

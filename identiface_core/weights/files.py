@@ -141,6 +141,24 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         ) from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Ask, before long work, whether `write_atomic` could write the file `path`; OutputError says why not.
+
+    Nothing is left behind: missing folders are not made, and a file that is there stays as it is.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: a file is to be written, but this is a folder: name a file in it")
+        above = path.absolute().parents
+        folder = next((one for one in above if one.exists()), above[0])
+        probe = folder / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+        probe.open("xb").close()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}. Nothing was changed.") from error
+
+
 def _kind_of(cls: type[nn.Module]) -> str:
     kind = getattr(cls, "kind", None)
     if not isinstance(kind, str):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from identiface_core.diffusion.generator import Sample
+from identiface_core.evidence.lexicon import ATTRIBUTES
 from identiface_core.evidence.values import Evidence
 from identiface_core.gallery import Gallery, enrol
 from identiface_core.parts import MASK_CHANNELS
@@ -88,11 +89,20 @@ class TextEncoder:
         return SimpleNamespace(said=self.understood(text), unknown_words=unknown, warning=None)
 
     def understood(self, text: str) -> dict[str, str]:
-        return (
-            {"glasses": "none" if "no glasses" in text.lower() else "glasses"}
-            if "glasses" in text.lower()
-            else {}
-        )
+        said = {"nose length": "long"} if "long nose" in text.lower() else {}
+        if "glasses" in text.lower():
+            said["glasses"] = "none" if "no glasses" in text.lower() else "glasses"
+        return said
+
+
+class Reader:
+    """Says how dark a face is: the first value of every attribute for black, the last for white."""
+
+    def agreement(self, portraits: Tensor, stated: list[int]) -> Tensor:
+        assert len(stated) == len(ATTRIBUTES)
+        said = [(v, len(a.values)) for v, a in zip(stated, ATTRIBUTES, strict=True) if v >= 0]
+        light = portraits.mean((1, 2, 3))
+        return torch.stack([1 - (light - v / (n - 1)).abs() for v, n in said]).mean(0)
 
 
 def segmenter(images: Tensor) -> Tensor:
@@ -136,6 +146,7 @@ def fake_model(towards: Tensor | None = None) -> Any:
         matcher_b=Matcher("embedded-b", 5),
         segmenter=segmenter,
         finder=Finder(),
+        reader=Reader(),
         hashes={"matcher_a.safetensors": "0" * 64},
         calibrations=calibrations,
     )

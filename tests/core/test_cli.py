@@ -213,6 +213,21 @@ def test_enrolling_a_missing_folder_is_said_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_gallery_that_cannot_be_written_is_said_before_anybody_is_enrolled(
+    runner: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = tmp_path / "people"
+    people.mkdir()
+    (people / "ann.png").write_bytes(b"never opened")
+    runner(lambda: pytest.fail("not called"))
+    sys.modules["identiface_core.embedded"].load_embedded = lambda device: pytest.fail("too late")  # type: ignore[attr-defined]
+    for out, says in ((people, "this is a folder"), (people / "ann.png" / "g", "cannot be written")):
+        assert cli.main(["gallery", "enrol", str(people), "--out", str(out)]) == 2
+        text = capsys.readouterr().err
+        assert str(out) in text and says in text and text.count("\n") == 1
+    assert [path.name for path in people.iterdir()] == ["ann.png"]
+
+
 def test_plain_progress_prints_a_line_per_tenth() -> None:
     screen = Console(file=io.StringIO(), force_terminal=False, width=80)
     with Stages(screen) as stages:

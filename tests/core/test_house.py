@@ -175,6 +175,7 @@ def test_synthesis_stands_beside() -> None:
     [
         "identiface_core.cli.case",
         "identiface_core.cli.gallery",
+        "identiface_core.rounds.engine",
         "identiface_core.rounds.runner",
         "identiface_core.embedded",
     ],

@@ -137,10 +137,10 @@ def test_a_whole_case_runs_where_the_truth_cannot_be_imported() -> None:
 
 
 def test_no_decision_takes_a_truth() -> None:
-    from identiface_core.rounds import consensus, controller, runner, scoring
+    from identiface_core.rounds import consensus, controller, engine, prepare, runner, scoring
 
     words = ("truth", "target", "mate", "true_", "ground", "oracle", "identity")
-    for module in (controller, scoring, consensus, runner):
+    for module in (controller, scoring, consensus, prepare, engine, runner):
         for name, function in inspect.getmembers(module, callable):
             if getattr(function, "__module__", "") != module.__name__:
                 continue

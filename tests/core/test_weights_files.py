@@ -13,6 +13,7 @@ from torch import nn
 from identiface_core.errors import OutputError, WeightsError
 from identiface_core.weights import files
 from identiface_core.weights.files import (
+    check_writable,
     load_module,
     load_tensors,
     read_header,
@@ -192,3 +193,26 @@ def test_ctrl_c_while_writing_leaves_no_part_behind(tmp_path: Path, monkeypatch:
 def test_a_network_class_without_a_kind_is_a_programming_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="kind"):
         save_module(tmp_path / "a", nn.Linear(1, 1))
+
+
+def test_a_place_is_tried_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"x")
+    for good in (kept, tmp_path / "new", tmp_path / "a" / "b" / "new"):
+        check_writable(good)
+    monkeypatch.chdir(tmp_path)
+    check_writable("new")
+    with pytest.raises(OutputError, match="this is a folder"):
+        check_writable(tmp_path)
+    for bad in (kept / "new", kept / "a" / "new"):
+        with pytest.raises(OutputError, match="cannot be written: .*Nothing was changed"):
+            check_writable(bad)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match="read-only"):
+        check_writable(tmp_path / "new")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and kept.read_bytes() == b"x"

@@ -1,0 +1,373 @@
+"""One case in memory, from evidence to candidates; nothing is read from or written to disk.
+
+Search with the evidence, show with the generator. The path: evidence query -> first candidates -> whole face
+(several seeds) -> part rounds -> consensus of the accepted rounds' seeds -> candidates by evidence, by
+generated faces, by both.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from identiface_core.diffusion.generator import Sample
+from identiface_core.errors import CaseError
+from identiface_core.evidence.sketch import extract_sketch
+from identiface_core.gallery import Candidates, search
+from identiface_core.matchers.base import Embedding
+
+from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, STATE, Case, Judge, RoundRecord, kept, rounded
+from .case_input import Settings
+from .consensus import agreement, consensus_of_rounds, fuse
+from .controller import Controller, RoundState, Rules
+from .masks import RoundMask, round_mask
+from .plan import PlannedRound, plan_rounds
+from .prepare import Prepared, Progress, check_gallery
+from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
+
+if TYPE_CHECKING:
+    from identiface_core.embedded import EmbeddedModel
+
+Pick = Callable[[PlannedRound, Tensor, tuple[EvidenceScore, ...]], "int | None"]
+"""The witness's choice: gets the round, its faces (S, 3, 128, 128) and their scores; gives a position or
+None."""
+
+SEED_STRIDE = 1000
+"""Distance of the seeds of two rounds."""
+WIDE_GAP = 0.25
+"""Difference of the two matchers' cosines from which the case warns."""
+CALIBRATIONS = {BY_EVIDENCE: "evidence", BY_GENERATED: "generated", BY_BOTH: "both"}
+"""Which impostor table reads which list."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is kept of a drawn round to draw the next one, to search, and to go on later."""
+
+    image: Tensor
+    """(3, 128, 128): the chosen face."""
+    latents: Tensor
+    """(1, 4, 16, 16): its latents."""
+    a: Tensor
+    """(S, D) embeddings of all seeds by the searching matcher."""
+    b: Tensor
+    """(S, D') by the judging matcher."""
+
+
+class CaseEngine:
+    """A case that is run round by round: `step()` until it gives False, then `finish()`.
+
+    Raises `GalleryError`, naming the gallery's source, for one that was not enrolled with the matchers of
+    `model`.
+    """
+
+    prepared: Prepared
+    settings: Settings
+    model: EmbeddedModel
+    on_progress: Progress | None
+    pick: Pick | None
+    query: Tensor
+    """(D,) evidence query in the searching matcher's space."""
+    state: Controller
+    drawn: dict[int, Drawn]
+    """By index of the round; skipped rounds are not there."""
+    records: tuple[RoundRecord, ...]
+    """One per round, in order."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        settings: Settings,
+        model: EmbeddedModel,
+        *,
+        on_progress: Progress | None = None,
+        pick: Pick | None = None,
+    ) -> None:
+        self.prepared, self.settings, self.model = prepared, settings, model
+        self.on_progress, self.pick = on_progress, pick
+        self._started, self._clock = _now(), time.monotonic()
+        check_gallery(prepared, model)
+        rules = Rules(settings.margin, settings.stable_top, settings.stable_rounds)
+        self.state = Controller(plan_rounds(prepared.evidence.description, limit=settings.rounds), rules)
+        self.drawn, self.records = {}, ()
+        with torch.no_grad():
+            query = model.evidence_encoder.query(prepared.evidence, model.text_encoder)
+        self.query = query.detach().float().cpu()
+
+    def copy(self) -> CaseEngine:
+        """The same case on its own: a move of either one leaves the other as it is."""
+        fresh = copy.copy(self)
+        fresh.drawn = dict(self.drawn)
+        return fresh
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        """Draw, choose and judge the next round; False when the case has stopped."""
+        planned = self.state.next_round()
+        if planned is None:
+            return False
+        standing = None if self.state.head is None else self.drawn[self.state.head]
+        where = RoundMask(None, "whole face")
+        if planned.part != "overview" and standing is not None:
+            words = self.prepared.evidence.description
+            said = (
+                {} if words is None else self.model.text_encoder.understood(words.segment_text(planned.part))
+            )
+            where = round_mask(standing.image, planned.part, said, self.model.segmenter)
+            if where.mask is None:
+                self.state = self.state.skip(where.reason)
+                self._record(planned, "", None, ())
+                return True
+        seeds = self._seeds(planned.part)
+        redraw = standing is not None and where.mask is not None
+        sample = self.model.generator.sample(
+            [planned.prompt],
+            self.prepared.evidence,
+            seeds,
+            steps=self.settings.steps,
+            guidance_scale=self.settings.guidance_scale,
+            strength=self.settings.strength,
+            known=Sample(standing.image[None], standing.latents) if standing is not None and redraw else None,
+            mask=where.mask if redraw else None,
+            on_step=self._on_step(planned),
+        )
+        images = sample.images.detach().float().cpu().clamp(0, 1)
+        a, b = (m.embed(images).detach().float().cpu() for m in (self.model.matcher_a, self.model.matcher_b))
+        scores = self.score(images, a)
+        witness = None if self.pick is None else self.pick(planned, images, scores)
+        state = self.state.sampled(seeds, tuple(rounded(one.total) for one in scores)).choose(witness)
+        chosen = state.rounds[-1].chosen or 0
+        latents = sample.latents[chosen : chosen + 1].detach().float().cpu().contiguous()
+        self.drawn[state.rounds[-1].index] = Drawn(images[chosen].contiguous(), latents, a, b)
+        self.state = state.judge()
+        self._record(planned, where.kind, agreement(a), scores)
+        return True
+
+    def finish(self) -> Case:
+        """Note the end and give the finished case."""
+        if self.state.phase != "stopped":
+            self.state = self.state.stop("all parts are done")
+        self._tell(len(self.state.plan), len(self.state.plan), "done")
+        return self.case()
+
+    @torch.no_grad()
+    def score(self, images: Tensor, embeddings: Tensor) -> tuple[EvidenceScore, ...]:
+        """Evidence score of faces (S, 3, 128, 128) with their matcher A embeddings (S, D). No oracle."""
+        evidence, count = self.prepared.evidence, len(images)
+        none: list[Any] = [None] * count
+        lq = none if evidence.lq is None else lq_agreement(images, evidence.lq).tolist()
+        sketch = none
+        if evidence.sketch is not None:
+            drawings = torch.stack([extract_sketch(image) for image in images])
+            sketch = sketch_agreement(drawings, evidence.sketch).tolist()
+        words = none
+        if evidence.description is not None:
+            said = self.model.text_encoder.understood(evidence.description.full_prompt())
+            agreed = words_agreement(images, said, self.model.reader)
+            words = none if agreed is None else agreed.tolist()
+        query = cosine_agreement(embeddings, self.query).tolist()
+        return tuple(combine(*terms) for terms in zip(lq, sketch, words, query, strict=True))
+
+    def pool(self) -> tuple[list[Tensor], list[Tensor]] | None:
+        """Embeddings of all seeds by accepted round, whole face first: (S, D) each by the searching matcher,
+        (S, D') by the judging one. None before the first face."""
+        path = [self.drawn[one.index] for one in self.state.path()]
+        return ([one.a for one in path], [one.b for one in path]) if path else None
+
+    def lists(self) -> dict[str, Candidates | None]:
+        """The three candidate lists of the case as it stands, by name (`case.LISTS`)."""
+        pool = self.pool()
+        generated = None if pool is None else consensus_of_rounds(pool[0])
+        both = fuse(self.query, generated, self.settings.evidence_weight)
+        return {
+            BY_EVIDENCE: self._search(self.query, BY_EVIDENCE),
+            BY_GENERATED: None if generated is None else self._search(generated, BY_GENERATED),
+            BY_BOTH: self._search(both, BY_BOTH),
+        }
+
+    def faces(self) -> dict[int, Tensor]:
+        """The chosen faces (3, 128, 128) by index of the round, rejected rounds too."""
+        return {index: drawn.image for index, drawn in self.drawn.items()}
+
+    def case(self) -> Case:
+        """The case as it stands, with numbers as a case file keeps them."""
+        pool, head = self.pool(), self.state.head
+        seconds = round(time.monotonic() - self._clock, 3)
+        case = Case(
+            **self._run_on(),
+            lists={name: kept(found) for name, found in self.lists().items()},
+            rounds=self.records,
+            face=None if head is None else self.records[head].image,
+            agreement=None if pool is None else agreement(pool[0][0]),
+            stopped=self.state.phase == "stopped",
+            stop_reason=self.state.stop_reason,
+            warnings=(*self.prepared.warnings, *self._gap_warning()),
+            times={"started": self._started, "seconds": seconds},
+        )
+        return Case.parse(case.to_json())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `restore` needs beside the case, by name: "INDEX.FIELD" for every field of `Drawn`."""
+        return {
+            f"{index}.{field.name}": getattr(drawn, field.name)
+            for index, drawn in self.drawn.items()
+            for field in dataclasses.fields(drawn)
+        }
+
+    def restore(self, before: Case, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `before`, which `case()` gave, with the `tensors()` of that moment.
+
+        Raises `CaseError` when it was run on something else than this case, or when tensors are missing;
+        then nothing has changed.
+        """
+        for name, value in self._run_on().items():
+            if json.loads(json.dumps(rounded(value))) != getattr(before, name):
+                raise CaseError(
+                    f"cannot go on: the case there was run with other {name}. "
+                    "Run it anew, or into another folder"
+                )
+        fields = [field.name for field in dataclasses.fields(Drawn)]
+        try:
+            drawn = {
+                one.index: Drawn(*(tensors[f"{one.index}.{name}"] for name in fields))
+                for one in before.rounds
+                if not one.skipped
+            }
+        except KeyError as error:
+            raise CaseError(
+                f"cannot go on, its {STATE} is missing or damaged ({error}): run it anew"
+            ) from error
+        states = tuple(_state_of(one) for one in before.rounds)
+        head = next(
+            (one.index for one in before.rounds if one.image is not None and one.image == before.face), None
+        )
+        state = replace(self.state, rounds=states, head=head, phase="planned", stop_reason="")
+        self.state = state.stop(before.stop_reason) if before.stopped else state
+        self.drawn, self.records = drawn, before.rounds
+        self._started = before.times.get("started", self._started)
+
+    def _run_on(self) -> dict[str, Any]:
+        """What decides the case: it can only go on with the same."""
+        return {
+            "evidence": self.prepared.evidence_record,
+            "settings": dataclasses.asdict(self.settings),
+            "gallery": self.prepared.gallery_record,
+            "models": dict(self.model.hashes),
+        }
+
+    def _record(
+        self, planned: PlannedRound, kind: str, agree: float | None, scores: tuple[EvidenceScore, ...]
+    ) -> None:
+        listed = kept(self.lists()[BY_BOTH])
+        self.state = self.state.listed(tuple(one.person for one in listed))
+        one = self.state.rounds[-1]
+        record = RoundRecord(
+            index=one.index,
+            parent=one.parent,
+            part=one.part,
+            prompt=planned.prompt,
+            seed=None if one.chosen is None else one.seeds[one.chosen],
+            image=None if one.chosen is None else f"round-{one.index:02d}-{one.part}.png",
+            evidence_score=one.score,
+            evidence_terms={} if one.chosen is None else scores[one.chosen].terms(),
+            agreement=agree,
+            candidates=listed,
+            accepted=one.accepted,
+            skipped=one.skipped,
+            reason=one.reason,
+            mask=kind,
+            chosen_by=one.chosen_by,
+            seeds=one.seeds,
+            seed_scores=one.scores,
+            judge=None if one.skipped or not listed else self._judge(listed[0].person),
+        )
+        self.records = (*self.records, record)
+        self._tell(len(self.records), len(self.state.plan), f"round {one.index} ({one.part}): {one.reason}")
+
+    def _search(self, vector: Tensor, source: str) -> Candidates:
+        query = Embedding(vector, self.model.matcher_a.name, synthetic=True)
+        tables, name = self.model.calibrations, CALIBRATIONS[source]
+        # One photo alone ranks strangers higher than all evidence together: each set has a table of its own.
+        calibration = tables.get(f"{name}/{'+'.join(self.prepared.evidence.kinds)}", tables.get(name))
+        return search(
+            self.prepared.gallery,
+            query,
+            self.settings.candidates,
+            calibration=calibration,
+            exclude=self.settings.exclude,
+            source=source,
+        )
+
+    def _judge(self, person: str) -> Judge | None:
+        pool = self.pool()
+        gallery = self.prepared.gallery
+        if pool is None:
+            return None
+        row = gallery.people.index(person)
+        cosines = [
+            gallery.templates[matcher.name] @ consensus_of_rounds(rows)
+            for matcher, rows in zip((self.model.matcher_a, self.model.matcher_b), pool, strict=True)
+        ]
+        a, b = (float(one[row]) for one in cosines)
+        rank = 1 + int((cosines[1] > cosines[1][row]).sum())
+        return Judge(person, rounded(a), rounded(b), rounded(a - b), rank)
+
+    def _gap_warning(self) -> tuple[str, ...]:
+        judges = [one.judge for one in self.records if one.judge is not None]
+        if not judges or (
+            judges[-1].gap <= WIDE_GAP and judges[-1].rank_b <= max(10, self.settings.candidates)
+        ):
+            return ()
+        last = judges[-1]
+        return (
+            f"the judging matcher does not share the first candidate {last.person!r}: cosine "
+            f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
+            "the generated faces",
+        )
+
+    def _seeds(self, part: str) -> tuple[int, ...]:
+        order = [planned.part for planned in self.state.plan].index(part)
+        first = self.settings.seed + SEED_STRIDE * order + self.settings.seeds * self.state.attempt(part)
+        return tuple(range(first, first + self.settings.seeds))
+
+    def _on_step(self, planned: PlannedRound) -> Callable[..., None]:
+        text = f"round {len(self.records)} ({planned.part})"
+
+        def on_step(*_: Any) -> None:
+            self._tell(len(self.records), len(self.state.plan), text)
+
+        return on_step
+
+    def _tell(self, done: int, total: int, text: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress("rounds", done, total, text)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _state_of(record: RoundRecord) -> RoundState:
+    chosen = None if record.seed is None else record.seeds.index(record.seed)
+    return RoundState(
+        record.index,
+        record.parent,
+        record.part,
+        record.seeds,
+        record.seed_scores,
+        chosen,
+        record.chosen_by,
+        record.accepted,
+        record.skipped,
+        record.reason,
+        tuple(one.person for one in record.candidates),
+    )
