@@ -37,8 +37,9 @@ class ControlBranch(nn.Module):
     `controlnet` and `freq_fusion` are the released names.
 
     heads, head_width, context_width: as in the base's blocks. surroundings: also read the known latent and
-    the mask of a part round, and whether sketch and LQ are there at all; our extension, zero at start, absent
-    in released weights.
+    the mask of a part round, and whether sketch and LQ are there at all. estimate: also read an identity
+    embedding of so many dimensions, what the evidence as a whole points to (after ID3, whose denoiser is
+    conditioned on one); 0 = not. Both are our extensions, zero at start, absent in released weights.
     """
 
     kind = "control-branch"
@@ -55,6 +56,7 @@ class ControlBranch(nn.Module):
         cutoff: float = OFFICIAL_CUTOFF,
         steepness: float = OFFICIAL_STEEPNESS,
         surroundings: bool = True,
+        estimate: int = 0,
     ) -> None:
         from diffusers.models.attention import BasicTransformerBlock
 
@@ -69,6 +71,7 @@ class ControlBranch(nn.Module):
             "cutoff": cutoff,
             "steepness": steepness,
             "surroundings": surroundings,
+            "estimate": estimate,
         }
         width = heads * head_width
         self.controlnet = nn.ModuleList(
@@ -95,6 +98,7 @@ class ControlBranch(nn.Module):
             zero(nn.Conv2d(channels + 1, width, patch, stride=patch, bias=False)) if surroundings else None
         )
         self.present = nn.Parameter(torch.zeros(2, width)) if surroundings else None
+        self.estimate = zero(nn.Linear(estimate, width, bias=False)) if estimate else None
 
     @classmethod
     def copy_of(cls, base: PixArtTransformer2DModel, *, copies: int = 3, **options: Any) -> ControlBranch:
@@ -124,12 +128,14 @@ class ControlBranch(nn.Module):
         latent: Tensor,
         surroundings: Tensor | None = None,
         present: Tensor | None = None,
+        estimate: Tensor | None = None,
     ) -> Tensor:
         """Control tokens (B, N, width) of a fused latent (B, C, H, W): the base's own patch embedding and
         positions.
 
         surroundings: (B, C + 1, H, W), the known latent times (1 - mask), then the mask (1 = to be made).
-        present: (B, 2), 1 where there is a sketch, an LQ photo.
+        present: (B, 2), 1 where there is a sketch, an LQ photo. estimate: (B, D) unit vectors, zero where
+        there is none.
         """
         tokens: Tensor = base.pos_embed(latent)
         if surroundings is not None:
@@ -140,6 +146,12 @@ class ControlBranch(nn.Module):
             tokens = tokens + self.surroundings(surroundings).flatten(2).transpose(1, 2)
         if present is not None and self.present is not None:
             tokens = tokens + (present.to(tokens.dtype) @ self.present)[:, None]
+        if estimate is not None:
+            if self.estimate is None:
+                raise InputError(
+                    "this control branch was not trained with an identity estimate: leave it out"
+                )
+            tokens = tokens + self.estimate(estimate.to(tokens.dtype) * estimate.shape[1] ** 0.5)[:, None]
         return tokens
 
 
@@ -155,8 +167,11 @@ class Control:
     """(B, C + 1, H, W): known latent outside the mask, mask; part rounds of a branch that was trained with
     them."""
     present: Tensor | None = None
-    """(B, 2) flags: has a sketch, has an LQ photo. Where no sample has either, and nothing surrounds, there
-    is no control."""
+    """(B, 2) flags: has a sketch, has an LQ photo. Where no sample has either, nothing surrounds, and there
+    is no estimate, there is no control."""
+    estimate: Tensor | None = None
+    """(B, D) or (1, D) identity embeddings to draw towards, unit length, zero for none; of a branch that was
+    trained with them."""
     strength: float | Tensor = 1.0
     """Scales the residuals; 0 is exactly no control. A tensor (B, 1, 1) gives each sample its own. Not in
     the released code."""
@@ -179,9 +194,10 @@ class Control:
         """
         if isinstance(self.strength, float | int) and self.strength == 0:
             return None
-        if self.surroundings is None and self.present is not None and not bool(self.present.any()):
+        silent = self.present is not None and not bool(self.present.any())
+        if silent and self.surroundings is None and (self.estimate is None or not bool(self.estimate.any())):
             return None
-        tokens = self.branch.control_tokens(base, self.latent, self.surroundings, self.present)
+        tokens = self.branch.control_tokens(base, self.latent, self.surroundings, self.present, self.estimate)
         state = tokens
 
         def skip(index: int, stream: Tensor) -> Tensor | None:

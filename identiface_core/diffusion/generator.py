@@ -61,33 +61,45 @@ class FaceGenerator:
 
     @torch.no_grad()
     def control_from(
-        self, evidence: Evidence | None, *, strength: float = 1.0, start: float = 0.0, end: float = 1.0
-    ) -> Control:
-        """The control of one person's sketch and LQ photo, either or both of which may be missing."""
-        sketch = lq = None
-        if evidence is not None and evidence.sketch is not None:
-            sketch = self.autoencoder.encode(resize(evidence.sketch, SIDE, SIDE)[None].to(self.device))
-        if evidence is not None and evidence.lq is not None:
-            lq = self.autoencoder.encode(resize(evidence.lq, SIDE, SIDE)[None].to(self.device))
-        return self.control_of(sketch, lq, strength=strength, start=start, end=end)
-
-    def control_of(
         self,
-        sketch: Tensor | None,
-        lq: Tensor | None,
+        evidence: Evidence | None,
+        estimate: Tensor | None = None,
         *,
         strength: float = 1.0,
         start: float = 0.0,
         end: float = 1.0,
     ) -> Control:
-        """The control of encoded clues (1, 4, h, w). With neither, it does nothing outside part rounds."""
+        """The control of one person's sketch and LQ photo, either or both of which may be missing; estimate:
+        see `sample`."""
+        sketch = lq = None
+        if evidence is not None and evidence.sketch is not None:
+            sketch = self.autoencoder.encode(resize(evidence.sketch, SIDE, SIDE)[None].to(self.device))
+        if evidence is not None and evidence.lq is not None:
+            lq = self.autoencoder.encode(resize(evidence.lq, SIDE, SIDE)[None].to(self.device))
+        return self.control_of(sketch, lq, estimate, strength=strength, start=start, end=end)
+
+    def control_of(
+        self,
+        sketch: Tensor | None,
+        lq: Tensor | None,
+        estimate: Tensor | None = None,
+        *,
+        strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> Control:
+        """The control of encoded clues (1, 4, h, w) and an identity estimate (D,). With none, it does nothing
+        outside part rounds; a branch that reads no estimate ignores it."""
         present = torch.tensor([[float(sketch is not None), float(lq is not None)]], device=self.device)
         if sketch is None and lq is None:
             channels, cells = self.transformer.config.in_channels, SIDE // FACTOR
             latent = torch.zeros(1, channels, cells, cells, device=self.device)
         else:
             latent = self.control.freq_fusion(sketch, lq)
-        return Control(self.control, latent, None, present, strength, start, end)
+        towards = None
+        if estimate is not None and self.control.estimate is not None:
+            towards = estimate[None].to(latent)
+        return Control(self.control, latent, None, present, towards, strength, start, end)
 
     @torch.no_grad()
     def sample(
@@ -102,6 +114,7 @@ class FaceGenerator:
         known: Sample | Tensor | None = None,
         mask: Tensor | None = None,
         erase: bool = False,
+        estimate: Tensor | None = None,
         start: float = 0.0,
         end: float = 1.0,
         sampler: str = "dpmpp_2m",
@@ -114,6 +127,8 @@ class FaceGenerator:
         strength, start, end: scale and window of the control. known, mask: part round; the faces to start
         from, a `Sample` or latents (N or 1, 4, 16, 16), and the mask (N or 1, 1, 128, 128), 1 = make anew.
         Outside the mask the result is the known one, exactly. erase: the clues inside the mask are not used.
+        estimate: (D,) unit vector in matcher A's space that whole faces are drawn towards, such as the evidence
+        query; part rounds do not read it: there the words decide.
         Raises InputError for numbers that do not fit together.
         """
         texts = self._texts(prompts, seeds)
@@ -121,7 +136,7 @@ class FaceGenerator:
             raise InputError(
                 "a part round needs both the faces to start from (`known`) and the mask of the part (`mask`)"
             )
-        control = self.control_from(evidence, strength=strength, start=start, end=end)
+        control = self.control_from(evidence, estimate, strength=strength, start=start, end=end)
         words = self.text_encoder.context(texts)
         null = self.text_encoder.context([""]).expand_as(words) if guidance_scale != 1 else None
         sigmas = uniform_sigmas(steps).to(self.device)
@@ -177,17 +192,21 @@ class FaceGenerator:
 
 def around(control: Control, known: Tensor, cells: Tensor, *, erase: bool) -> Control:
     """The control of a part round: what surrounds the mask is shown, and with `erase` the clues inside it are
-    not.
+    not. The estimate is left out: what the words say of the part decides.
 
     known: (B, 4, h, w). cells: (B or 1, 1, h, w), 1 = to be made anew.
     """
     latent = control.latent * (1 - cells) if erase else control.latent
     if control.branch.surroundings is None:
-        return replace(control, latent=latent)
+        return replace(control, latent=latent, estimate=None)
     batch = max(len(known), len(cells))
     known, cells = known.expand(batch, -1, -1, -1), cells.expand(batch, -1, -1, -1)
     surroundings = torch.cat([known * (1 - cells), cells], dim=1)
     present = None if control.present is None else control.present.expand(batch, -1)
     return replace(
-        control, latent=latent.expand(batch, -1, -1, -1), surroundings=surroundings, present=present
+        control,
+        latent=latent.expand(batch, -1, -1, -1),
+        surroundings=surroundings,
+        present=present,
+        estimate=None,
     )

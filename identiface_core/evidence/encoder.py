@@ -125,6 +125,8 @@ class EvidenceEncoder(nn.Module):
     def query(self, evidence: Evidence, text_encoder: TextEncoder) -> Tensor:
         """(D,) unit vector: whom this evidence is looking for. LQ photos of any size, 128 px sketch,
         description.
+
+        The mean over the pictures as they are and mirrored: which side is which says nothing of who it is.
         """
         like = self.word_null
         lq, sketch, words = (
@@ -139,8 +141,10 @@ class EvidenceEncoder(nn.Module):
         if evidence.description is not None:
             words = evidence.description.full_prompt()
         present = torch.tensor([[kind in evidence.kinds for kind in KINDS]], device=like.device)
-        vectors: Tensor = self(lq, sketch, text_encoder.encode([words]).to(like), present)
-        return vectors[0]
+        said = text_encoder.encode([words]).to(like)
+        both = (torch.cat((x, x.flip(3))) for x in (lq, sketch))
+        vectors: Tensor = self(*both, said.expand(2, -1, -1), present.expand(2, -1))
+        return F.normalize(vectors.mean(0), dim=0)
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> list[nn.Module]:

@@ -44,12 +44,13 @@ class ErrorLevel:
 LEVELS: dict[str, ErrorLevel] = {
     level.name: level
     for level in (
-        ErrorLevel("careful", 0.25, 0.7, (0, 2), 0.15, 0.04),
+        ErrorLevel("careful", 0.0, 0.0, (0, 0), 0.0, 0.0),
         ErrorLevel("middle", 0.50, 1.4, (2, 5), 0.30, 0.10),
         ErrorLevel("poor", 0.90, 2.4, (4, 8), 0.50, 0.20),
     )
 }
-"""The witnesses of our evaluations. "middle" is the honest witness that results are quoted for."""
+"""The witnesses of our evaluations: "careful" forgets nothing and never errs, as the published experiments assume;
+"middle" is the honest witness that results are quoted for."""
 
 
 def misremember(identity: Tensor, level: ErrorLevel, seed: int, person: Tensor | None = None) -> Tensor:

@@ -259,13 +259,15 @@ def _draw_sketches(
 def witness_of(split: str, which: int, group: int) -> ErrorLevel:
     """Who draws sketch number `which` of a group of `CHUNK` people.
 
-    Training people meet witnesses of every kind, from perfect to poor, drawn per group. Everybody else meets
-    the middle one first, then the careful and the poor one.
+    Training people meet witnesses of every kind: their first is drawn between perfect and poor, their second
+    between perfect and a little worse than the middle one. Everybody else meets the middle one first, then
+    the careful and the poor one.
     """
     if split != "train":
         return LEVELS[("middle", "careful", "poor")[which % 3]]
     g = torch.Generator().manual_seed(group * 16 + which)
-    worst, share = LEVELS["poor"], float(torch.rand((), generator=g))
+    worst = LEVELS["poor"]
+    share = float(torch.rand((), generator=g)) * (0.6 if which % 2 else 1.0)
     fewest, most = worst.missing_strokes
     return ErrorLevel(
         "drawn",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,13 +21,19 @@ from identiface_core.training.data import World, draw_world
 from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
 from identiface_core.weights.files import load_module, save_module, write_atomic
 
-PEOPLE = 4000
+PEOPLE = 8000
 """People of the training world unless another number is asked for."""
 
 VIEWS = 3
 """Pictures of each person of the training world beside the canonical one."""
+SKETCHES = 2
+"""Sketches of each person of the training world, by two witnesses."""
 OTHER_PEOPLE: dict[str, int] = {"validation": 300, "look-alikes": 100, "calibration": 400}
 """People of the worlds that are only measured on: two views and one sketch each."""
+
+if TYPE_CHECKING:
+    from identiface_core.training.identity import IdentityTerm
+    from identiface_core.training.latents import Latents
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Say = Callable[[str], None]
@@ -76,7 +82,7 @@ class Workshop:
             self.people,
             "train",
             views=VIEWS,
-            sketches=1,
+            sketches=SKETCHES,
             progress=self._drawn("train"),
         )
 
@@ -135,34 +141,72 @@ def _finder(shop: Workshop) -> Stage:
 
 def _generator(name: str) -> Callable[[Workshop], Stage]:
     def build(shop: Workshop) -> Stage:
-        import torch
-
-        from identiface_core.diffusion.autoencoder import Autoencoder
         from identiface_core.diffusion.transformer import make_transformer
+        from identiface_core.evidence.encoder import EvidenceEncoder
         from identiface_core.evidence.words import TextEncoder
+        from identiface_core.training.evidence import kept_estimates
         from identiface_core.training.generator import BaseStage, GeneratorStage
-        from identiface_core.training.latents import Latents, encode_world
 
-        autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
         words = shop.network("text", "text", TextEncoder).to(shop.device)
-
-        def people(split: str) -> tuple[Latents, Tensor]:
-            world = shop.world(split)
-            latents = encode_world(world, autoencoder, shop.folder / "latents" / f"{split}.safetensors")
-            return latents, torch.from_numpy(world.attributes[: len(latents)].astype("int64"))
-
-        seen, attributes = people("train")
-        unseen, unseen_attributes = people("validation")
+        seen, attributes = _encoded(shop, "train")
+        unseen, unseen_attributes = _encoded(shop, "validation")
         if name == "base":
             return BaseStage(seen, attributes, words, unseen=unseen, unseen_attributes=unseen_attributes)
         base = make_transformer() if (shop.run("base") / CHECKPOINT).exists() else None
         if base is not None:
             load_trained(nn.ModuleDict({"transformer": base}), shop.run("base"))
+        encoder = shop.network("evidence", "encoder", EvidenceEncoder).to(shop.device)
+        asked, unseen_asked = (
+            kept_estimates(
+                encoder, shop.world(split), words, shop.folder / "latents" / f"asked-{split}.safetensors"
+            )
+            for split in ("train", "validation")
+        )
         return GeneratorStage(
-            seen, attributes, words, base, unseen=unseen, unseen_attributes=unseen_attributes
+            seen,
+            attributes,
+            words,
+            base,
+            unseen=unseen,
+            unseen_attributes=unseen_attributes,
+            estimates=asked,
+            unseen_estimates=unseen_asked,
+            identity=_identity(shop),
         )
 
     return build
+
+
+def _encoded(shop: Workshop, split: str) -> tuple[Latents, Tensor]:
+    """Latents and attribute values of a split's people."""
+    import torch
+
+    from identiface_core.diffusion.autoencoder import Autoencoder
+    from identiface_core.training.latents import encode_world
+
+    world = shop.world(split)
+    autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
+    latents = encode_world(world, autoencoder, shop.folder / "latents" / f"{split}.safetensors")
+    return latents, torch.from_numpy(world.attributes[: len(latents)].astype("int64"))
+
+
+def _identity(shop: Workshop) -> IdentityTerm:
+    """The identity loss of the shipped generator: ours, on every fourth step."""
+    import numpy as np
+    import torch
+
+    from identiface_core.diffusion.autoencoder import Autoencoder
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.identity import IdentityTerm
+    from identiface_core.training.losses import IdentityLoss
+    from identiface_core.training.matchers import embed_views
+
+    world = shop.world()
+    matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
+    autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
+    points = torch.from_numpy(np.array(world.canonical_points[: world.people]))
+    rule = IdentityLoss(every=4, warmup=1000, ramp=500)
+    return IdentityTerm(rule, autoencoder, matcher, embed_views(matcher, world, None), points)
 
 
 STAGES: dict[str, Callable[[Workshop], Stage]] = {

@@ -8,6 +8,9 @@ err.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,14 +22,19 @@ from identiface_core.matchers.network import FaceNet
 from identiface_core.synthesis.phrases import describe
 from identiface_core.training import augment
 from identiface_core.training.data import World, floats
+from identiface_core.training.latents import fingerprint, fingerprint_of
 from identiface_core.training.loop import Stage
 from identiface_core.training.matchers import embed_views, identification
+from identiface_core.weights.files import load_tensors, save_tensors
 
 LQ_SHARES: tuple[tuple[int, float], ...] = ((8, 0.60), (12, 0.10), (16, 0.12), (24, 0.09), (32, 0.09))
 """Sides of the LQ photos in training and the share of the batch that has each."""
 
 CLUES: tuple[tuple[str, ...], ...] = (KINDS, ("lq", "sketch"), ("lq",), ("sketch",), ("words",))
 """Sets of clues that are reported in validation."""
+
+NET: dict[str, Any] = {"sketch_widths": (32, 64, 128), "lq_widths": (32, 64, 112), "trunk": 208}
+"""Widths of the shipped encoder."""
 
 TEXTS = 3
 """Texts per person; each batch mixes the slots of two of them, so that few texts give many."""
@@ -45,7 +53,7 @@ class EvidenceStage(Stage):
     autocast = True
     warmup = 150
     batch = 128
-    scale = 14.0
+    scale = 18.0
     cosine = 0.3
     dropout = 0.30
 
@@ -56,13 +64,13 @@ class EvidenceStage(Stage):
         text_encoder: TextEncoder,
         validation: World | None = None,
         *,
-        steps: int = 4000,
+        steps: int = 6000,
         device: str | torch.device = "cpu",
     ) -> None:
         self.world, self.validation, self.steps = world, validation, steps
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            encoder = EvidenceEncoder(dimension=matcher.config["dimension"])
+            encoder = EvidenceEncoder(dimension=matcher.config["dimension"], **NET)
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = nn.ModuleDict({"encoder": self.encoder})
         self.device = torch.device(device)
@@ -101,23 +109,11 @@ class EvidenceStage(Stage):
         """People (B,), the view whose LQ photo is seen (B,), and the clues in the encoder's order."""
         g = generator
         people = torch.randperm(self.people, generator=g)[: self.batch]
-        rows = people.numpy()
-        n = len(people)
-        view = torch.randint(0, self.world.info.views, (n,), generator=g)
-        lq = simulate_lq(
-            floats(self.world.views_small[rows, view.numpy()]),
-            torch.from_numpy(self.world.view_points[rows, view.numpy()]),
-            g,
-        )
-        which = torch.randint(0, self.world.info.sketches, (n,), generator=g).numpy()
-        sketch = augment_sketch(resize_sketch(floats(self.world.sketches[rows, which])[:, None]), g)
-        flipped = torch.rand(n, 1, 1, 1, generator=g) < 0.5
-        lq, sketch = (torch.where(flipped, x.flip(3), x) for x in (lq, sketch))
-        words = self._mixed_words(people, g)
-        present = torch.rand(n, 3, generator=g) >= self.dropout
+        view, clues = draw_clues(self.world, people, self._words, g)
+        present = torch.rand(len(people), 3, generator=g) >= self.dropout
         none = ~present.any(1)
         present[none, torch.randint(0, 3, (int(none.sum()),), generator=g)] = True
-        return people, view, (lq, sketch, words, present)
+        return people, view, (*clues, present)
 
     def validate(self) -> dict[str, float]:
         """Unseen people, a middle witness: rank-1 and rank-10 by the clues that are there."""
@@ -127,15 +123,67 @@ class EvidenceStage(Stage):
             figures |= {f"{'+'.join(kinds)}/{k}": result[k] for k in ("rank1", "rank10")}
         return figures
 
-    def _mixed_words(self, people: Tensor, generator: torch.Generator) -> Tensor:
-        n = len(people)
-        first, second = (
-            self._words[people, torch.randint(0, TEXTS, (n,), generator=generator)] for _ in range(2)
-        )
-        mixed = torch.rand(n, first.shape[1], 1, generator=generator) < 0.5 * torch.rand(
-            n, 1, 1, generator=generator
-        )
-        return torch.where(mixed, second, first).float()
+
+def draw_clues(
+    world: World, people: Tensor, words: Tensor, generator: torch.Generator
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Clues of people (B,) of any world: the view (B,) whose LQ photo is seen, and LQ photos, sketches and words as
+    `EvidenceEncoder` reads them.
+
+    words: (people, TEXTS, SLOTS, WIDTH) bank; every slot comes from one of two texts of the person.
+    """
+    g, n, rows = generator, len(people), people.numpy()
+    view = torch.randint(0, world.info.views, (n,), generator=g)
+    lq = simulate_lq(
+        floats(world.views_small[rows, view.numpy()]),
+        torch.from_numpy(world.view_points[rows, view.numpy()]),
+        g,
+    )
+    which = torch.randint(0, world.info.sketches, (n,), generator=g).numpy()
+    sketch = augment_sketch(resize_sketch(floats(world.sketches[rows, which])[:, None]), g)
+    flipped = torch.rand(n, 1, 1, 1, generator=g) < 0.5
+    lq, sketch = (torch.where(flipped, x.flip(3), x) for x in (lq, sketch))
+    first, second = (words[people, torch.randint(0, TEXTS, (n,), generator=g)] for _ in range(2))
+    mixed = torch.rand(n, words.shape[2], 1, generator=g) < 0.5 * torch.rand(n, 1, 1, generator=g)
+    return view, (lq, sketch, torch.where(mixed, second, first).float())
+
+
+@torch.no_grad()
+def estimates(
+    encoder: EvidenceEncoder, world: World, text_encoder: TextEncoder, *, draws: int = 2, seed: int = 82
+) -> Tensor:
+    """(people, 7, draws, D) float16: what the encoder makes of draws of each person's clues, for every set of them.
+
+    Set k holds kind i of `KINDS` where bit i of k + 1 is set. What the generator learns to draw towards.
+    """
+    device = encoder.word_null.device
+    words = word_bank(text_encoder, np.array(world.attributes[: world.people]), TEXTS, seed=seed)
+    sets = torch.tensor([[bool(k + 1 >> i & 1) for i in range(len(KINDS))] for k in range(7)])
+    generator, rows = torch.Generator().manual_seed(seed), []
+    for people in torch.arange(world.people).split(100):
+        made = []
+        for _ in range(draws):
+            _, clues = draw_clues(world, people, words, generator)
+            each = [
+                encoder(*(x.to(device) for x in clues), present.expand(len(people), -1).to(device))
+                for present in sets
+            ]
+            made.append(torch.stack(each, 1))
+        rows.append(torch.stack(made, 2).half().cpu())
+    return torch.cat(rows)
+
+
+def kept_estimates(encoder: EvidenceEncoder, world: World, text_encoder: TextEncoder, path: Path) -> Tensor:
+    """`estimates`, kept in the file `path` and read from there while encoder and world are the same."""
+    config = {"encoder": fingerprint(encoder), "world": fingerprint_of(world)}
+    if path.exists():
+        tensors, stored = load_tensors(path, "estimates")
+        if stored == config:
+            return tensors["estimates"].half()
+    made = estimates(encoder, world, text_encoder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, {"estimates": made}, "estimates", config)
+    return made
 
 
 @torch.no_grad()

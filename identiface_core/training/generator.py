@@ -1,8 +1,8 @@
 """Stages "base" and "generator": the transformer from words alone, then transformer and control branch
 together.
 
-Samples of many kinds are mixed in every batch: any clue may be missing, and a third are part rounds, in which
-a part of a face is to be made anew from its words, with the face around it known.
+Samples of many kinds are mixed in every batch: any clue may be missing, and two fifths are part rounds, in
+which a part of a face is to be made anew from its words, with the face around it known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..diffusion.control import Control, ControlBranch
 from ..diffusion.fusion import OFFICIAL_STEEPNESS, cutoff_for_side
 from ..diffusion.masking import blend
-from ..diffusion.schedule import SIGMA_MAX, SIGMA_MIN, scale_input, sigma_to_t, velocity
+from ..diffusion.schedule import SIGMA_MAX, SIGMA_MIN, denoised_from_v, scale_input, sigma_to_t, velocity
 from ..diffusion.transformer import forward_controlled, make_transformer
 from ..evidence.lexicon import SLOTS, UNSAID
 from ..synthesis.phrases import describe, part_text
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
     from ..evidence.words import TextEncoder
+    from .identity import IdentityTerm
 
 PART_SHARES = {
     "eyes": 4,
-    "brows": 3,
+    "brows": 4,
     "nose": 4,
     "mouth": 4,
     "hair": 3,
-    "glasses": 1.5,
-    "beard": 1.5,
-    "skin": 1.5,
+    "glasses": 3,
+    "beard": 2,
+    "skin": 1,
     "ears": 1,
 }
 """How often each part is drawn in part rounds, relative to the others: small shapes need most practice."""
@@ -47,6 +48,10 @@ SIGMA_CENTRE, SIGMA_SPREAD = 1.0, 1.2
 for."""
 PART_SIGMA_CENTRE = 2.0
 """Part rounds are trained at higher noise, where the words decide and not what is left of the answer."""
+ERASED = 0.8
+"""Share of the part rounds in which the clues inside the mask are hidden: else nobody needs to read the words."""
+NO_ESTIMATE = 0.4
+"""Share of the whole faces that are drawn without an estimate of the evidence encoder."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class Batch:
     """(B, 2) float: has a sketch, has an LQ photo."""
     words: Tensor
     """(B, SLOTS, WIDTH)."""
+    estimate: Tensor
+    """(B, D): what the evidence encoder makes of the same kinds of evidence; zero for none, and in part rounds."""
+    people: Tensor
+    """(B,) whose faces these are."""
+    mirrored: Tensor
+    """(B,) 1 where the face is the mirrored one."""
     known: Tensor
     """What stands outside the mask."""
     mask: Tensor
@@ -77,16 +88,27 @@ class Batch:
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class People:
+    """Whom a batch is drawn from."""
+
+    latents: Latents
+    attributes: Sequence[Sequence[int]]
+    estimates: Tensor | None = None
+
+
 class GeneratorStage(Stage):
     """Transformer and control branch together, by velocity error.
 
-    latents, attributes: of the people to train on; attributes (N, SLOTS) value indices. transformer: one to
-    go on from (stage "base"), or None for a fresh one. unseen, unseen_attributes: people to validate on.
+    latents, attributes: of the people to train on; attributes (N, SLOTS) value indices. estimates: (N, 7, K, D)
+    of the evidence encoder (`training.evidence.estimates`); None: a branch that reads none. transformer: one to
+    go on from (stage "base"), or None for a fresh one. unseen, unseen_*: people to validate on. identity: the
+    identity loss, or None. fused: False adds the two pictures' latents up instead of fusing their frequencies.
     """
 
     name = "generator"
     with_control = True
-    round_share = 0.33
+    round_share = 0.4
     validated = 128
 
     def __init__(
@@ -98,15 +120,21 @@ class GeneratorStage(Stage):
         *,
         unseen: Latents | None = None,
         unseen_attributes: Tensor | None = None,
-        steps: int = 8000,
+        estimates: Tensor | None = None,
+        unseen_estimates: Tensor | None = None,
+        identity: IdentityTerm | None = None,
+        fused: bool = True,
+        steps: int = 16000,
         batch: int = 64,
         copies: int = 3,
         seed: int = 0,
         autocast: bool = True,
     ) -> None:
-        self.latents, self.attributes, self.text_encoder = latents, attributes.tolist(), text_encoder.eval()
-        self.unseen = unseen or latents
-        self.unseen_attributes = self.attributes if unseen_attributes is None else unseen_attributes.tolist()
+        self.text_encoder, self.identity, self.fused = text_encoder.eval(), identity, fused
+        self.seen = People(latents, attributes.tolist(), estimates)
+        self.unseen = self.seen
+        if unseen is not None and unseen_attributes is not None:
+            self.unseen = People(unseen, unseen_attributes.tolist(), unseen_estimates)
         self.steps, self.batch, self.seed, self.autocast = steps, batch, seed, autocast
         self.lr, self.weight_decay, self.ema, self.validate_every = 1.2e-3, 1e-2, 0.999, 500
         self.templates = template_cells().float()
@@ -117,23 +145,32 @@ class GeneratorStage(Stage):
             if self.with_control:
                 cutoff = cutoff_for_side(min(LQ_SIDES), 128)
                 self.control = ControlBranch.copy_of(
-                    self.transformer, copies=copies, cutoff=cutoff, steepness=OFFICIAL_STEEPNESS
+                    self.transformer,
+                    copies=copies,
+                    cutoff=cutoff,
+                    steepness=OFFICIAL_STEEPNESS,
+                    estimate=0 if estimates is None else estimates.shape[-1],
                 )
                 self.modules["control"] = self.control
         self.modules.requires_grad_(True)
         use_batched_attention(self.modules)
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = self.draw(self.latents, self.attributes, self.batch, generator).to(self._device())
-        errors = self.errors(batch)
+        batch = self.draw(self.seen, self.batch, generator).to(self._device())
+        errors, made = self.errors(batch)
         whole, rounds = 1 - batch.rounds, batch.rounds
-        values = {"loss": errors.mean(), "whole": (errors * whole).sum() / whole.sum().clamp_min(1)}
+        total = errors.mean()
+        values = {"whole": (errors * whole).sum() / whole.sum().clamp_min(1)}
         if self.with_control:
             values["rounds"] = (errors * rounds).sum() / rounds.sum().clamp_min(1)
-        return values
+        if self.identity is not None:
+            term = self.identity(step, batch, made)
+            if term is not None:
+                total, values["identity"] = total + term, term
+        return {"loss": total, **values}
 
-    def errors(self, batch: Batch) -> Tensor:
-        """Velocity error of every sample inside its mask, (B,)."""
+    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Velocity error of every sample inside its mask, (B,), and the predicted clean latents (B, 4, 16, 16)."""
         control = self._control(batch) if self.with_control else None
         noisy = blend(batch.target, batch.known, batch.mask) + batch.sigma * batch.noise
         timestep = sigma_to_t(batch.sigma.flatten()).float()
@@ -141,24 +178,30 @@ class GeneratorStage(Stage):
             self.transformer, scale_input(noisy, batch.sigma), timestep, batch.words, control
         ).float()
         wanted = velocity(batch.target, batch.noise, batch.sigma)
-        return ((made - wanted).square() * batch.mask).sum((1, 2, 3)) / (
+        errors = ((made - wanted).square() * batch.mask).sum((1, 2, 3)) / (
             batch.mask.sum((1, 2, 3)) * made.shape[1]
         )
+        return errors, denoised_from_v(noisy, made, batch.sigma)
 
     def _control(self, batch: Batch) -> Control:
-        latent = self.control.freq_fusion.fuse_present(
-            batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
-        )
+        if self.fused:
+            latent = self.control.freq_fusion.fuse_present(
+                batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
+            )
+        else:
+            there = batch.present[:, :, None, None, None]
+            latent = batch.sketch * there[:, 0] + batch.lq * there[:, 1]
         rounds = batch.rounds.view(-1, 1, 1, 1)
         latent = latent * (1 - batch.mask * rounds * batch.erase.view(-1, 1, 1, 1))
         surroundings = torch.cat([batch.known * (1 - batch.mask), batch.mask], dim=1) * rounds
-        strength = torch.maximum(batch.present.amax(1), batch.rounds).view(-1, 1, 1)
-        return Control(self.control, latent, surroundings, batch.present, strength)
+        estimate = None if self.control.estimate is None else batch.estimate
+        asked = batch.estimate.abs().amax(1).sign()
+        strength = torch.stack((batch.present.amax(1), batch.rounds, asked)).amax(0).view(-1, 1, 1)
+        return Control(self.control, latent, surroundings, batch.present, estimate, strength)
 
-    def draw(
-        self, latents: Latents, attributes: Sequence[Sequence[int]], size: int, generator: torch.Generator
-    ) -> Batch:
+    def draw(self, of: People, size: int, generator: torch.Generator) -> Batch:
         """A random batch of `size` people."""
+        latents = of.latents
         g = generator
         people = torch.randint(len(latents), (size,), generator=g)
         side = torch.randint(2, (size,), generator=g)
@@ -171,7 +214,7 @@ class GeneratorStage(Stage):
         present *= (torch.rand(size, 1, generator=g) >= 0.12).float()  # words alone must mean something
         rounds = (torch.rand(size, generator=g) < (self.round_share if self.with_control else 0.0)).float()
         parts = torch.multinomial(
-            torch.tensor([PART_SHARES[p] for p in ROUND_PARTS]), size, replacement=True, generator=g
+            torch.tensor([float(PART_SHARES[p]) for p in ROUND_PARTS]), size, replacement=True, generator=g
         )
         mask = self._masks(latents.cells[people, side, parts].float(), parts, g)
         is_round = rounds.view(-1, 1, 1, 1)
@@ -179,9 +222,10 @@ class GeneratorStage(Stage):
         disturbed = (torch.rand(size, 1, 1, 1, generator=g) < 0.5).float()
         known = torch.lerp(target, self._disturbed(target, g), disturbed)
         texts = [
-            witness_words(attributes[int(person)], ROUND_PARTS[int(part)] if is_part else None, g)
+            witness_words(of.attributes[int(person)], ROUND_PARTS[int(part)] if is_part else None, g)
             for person, part, is_part in zip(people, parts, rounds, strict=True)
         ]
+        spoken = torch.tensor([float(text != "") for text in texts])
         centre = torch.where(rounds > 0, PART_SIGMA_CENTRE, SIGMA_CENTRE).log()
         sigma = (centre + SIGMA_SPREAD * torch.randn(size, generator=g)).exp().clamp(SIGMA_MIN, SIGMA_MAX)
         return Batch(
@@ -190,13 +234,28 @@ class GeneratorStage(Stage):
             lq=lq,
             present=present,
             words=encode_sorted(self.text_encoder, texts),
+            estimate=self._estimates(of, people, present, spoken, g) * (1 - rounds[:, None]),
+            people=people,
+            mirrored=side,
             known=known,
             mask=mask,
             rounds=rounds,
-            erase=(torch.rand(size, generator=g) < 0.5).float(),
+            erase=(torch.rand(size, generator=g) < ERASED).float(),
             noise=torch.randn(target.shape, generator=g),
             sigma=sigma.view(-1, 1, 1, 1),
         )
+
+    def _estimates(
+        self, of: People, people: Tensor, present: Tensor, spoken: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """(B, D) estimates from the kinds of evidence that each sample has, of other draws of it; zero for a share."""
+        if of.estimates is None:
+            return torch.zeros(len(people), 1)
+        kinds = (present[:, 1] + 2 * present[:, 0] + 4 * spoken).long()
+        which = torch.randint(of.estimates.shape[2], (len(people),), generator=generator)
+        asked = (torch.rand(len(people), generator=generator) >= NO_ESTIMATE) & (kinds > 0)
+        found = of.estimates[people, (kinds - 1).clamp_min(0), which].float()
+        return F.normalize(found) * asked[:, None]
 
     def _masks(self, seen: Tensor, parts: Tensor, generator: torch.Generator) -> Tensor:
         """Masks (B, 1, 16, 16): where the part is seen or, in a third of samples and where it is not seen,
@@ -226,13 +285,14 @@ class GeneratorStage(Stage):
         words."""
         with torch.autocast(self._device().type, torch.bfloat16, enabled=self.autocast):
             n = self.validated
-            batch = self.draw(self.unseen, self.unseen_attributes, n, torch.Generator().manual_seed(1))
+            batch = self.draw(self.unseen, n, torch.Generator().manual_seed(1))
             silent = self.text_encoder.context([""]).expand_as(batch.words)
             ones, part = (
                 torch.ones_like(batch.mask),
                 self.templates[ROUND_PARTS.index("eyes")].expand_as(batch.mask),
             )
-            whole = replace(batch, rounds=torch.zeros(n), mask=ones)
+            none = torch.zeros_like(batch.estimate)
+            whole = replace(batch, rounds=torch.zeros(n), mask=ones, estimate=none)
             cases = {"words": (0.0, 0.0, batch.words), "nothing": (0.0, 0.0, silent)}
             if self.with_control:
                 cases |= {
@@ -246,6 +306,11 @@ class GeneratorStage(Stage):
                 figures[f"loss_{name}"] = self._mean_error(
                     replace(whole, present=torch.tensor([[sketch, lq]]).expand(n, 2), words=words)
                 )
+            if self.unseen.estimates is not None:
+                asked = F.normalize(self.unseen.estimates[batch.people, 6, 0].float())
+                figures["loss_all+estimate"] = self._mean_error(
+                    replace(whole, present=torch.ones(n, 2), estimate=asked)
+                )
             if self.with_control:
                 eyes = replace(
                     batch,
@@ -256,6 +321,7 @@ class GeneratorStage(Stage):
                     present=torch.ones(n, 2),
                     sigma=batch.sigma.clamp_min(1.0),
                     words=self._eye_words(batch),
+                    estimate=none,
                 )
                 figures["loss_eyes_words"] = self._mean_error(eyes)
                 figures["loss_eyes_silent"] = self._mean_error(replace(eyes, words=silent))
@@ -263,19 +329,15 @@ class GeneratorStage(Stage):
 
     def _eye_words(self, batch: Batch) -> Tensor:
         g = torch.Generator().manual_seed(1)
-        people = torch.randint(
-            len(self.unseen), (len(batch.target),), generator=g
-        )  # the first draw of `draw`, once more
-        return encode_sorted(
-            self.text_encoder, [part_text(self.unseen_attributes[int(p)], "eyes", g) for p in people]
-        )
+        texts = [part_text(self.unseen.attributes[int(person)], "eyes", g) for person in batch.people]
+        return encode_sorted(self.text_encoder, texts)
 
     @torch.no_grad()
     def _mean_error(self, batch: Batch) -> float:
         device = self._device()
         pieces = range(0, len(batch.target), self.batch)
         errors = [
-            self.errors(Batch(**{k: v[i : i + self.batch] for k, v in vars(batch).items()}).to(device))
+            self.errors(Batch(**{k: v[i : i + self.batch] for k, v in vars(batch).items()}).to(device))[0]
             for i in pieces
         ]
         return float(torch.cat(errors).mean())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffusion.autoencoder import FACTOR, Autoencoder
@@ -69,8 +69,8 @@ def encode_world(
     config = {
         "people": people,
         "seed": seed,
-        "autoencoder": _fingerprint(autoencoder),
-        "world": _fingerprint_of(world),
+        "autoencoder": fingerprint(autoencoder),
+        "world": fingerprint_of(world),
     }
     if path is not None and path.exists():
         tensors, stored = load_tensors(path, KIND)
@@ -166,14 +166,16 @@ def _part_cells(labels: Tensor) -> Tensor:
     return (near > 0.5).to(torch.uint8)
 
 
-def _fingerprint(autoencoder: Autoencoder) -> str:
+def fingerprint(network: nn.Module) -> str:
+    """Hash of all weights of a network."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(autoencoder.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _fingerprint_of(world: World) -> str:
+def fingerprint_of(world: World) -> str:
+    """Hash of what a world holds and how many of its people are drawn."""
     ends = np.concatenate(
         [world.identities[: world.people][[0, -1]].ravel(), world.canonical[world.people - 1].ravel()[::97]]
     )

@@ -1,4 +1,5 @@
-"""Training the two matchers: pictures of one person find each other among all pictures of a batch.
+"""Training the two matchers: pictures of one person find each other among a batch, and the person among
+everybody.
 
 A and B must not be copies, for one guides and the other judges: they differ in widths, stem, initial weights,
 order of people, and in what they are taught to ignore (A: mostly framing and blur; B: mostly colour and
@@ -56,15 +57,35 @@ PLANS: dict[str, MatcherPlan] = {
 }  # fmt: skip
 
 
-class MatcherStage(Stage):
-    """Pairs: two pictures of each person of the batch must find each other among all pictures of the batch (InfoNCE).
+class PeopleBank(nn.Module):
+    """What everybody looked like when last seen: (people, D) unit vectors, zero for who was not seen yet."""
 
-    Proxies (CosFace) learn nothing for the first hundreds of steps with thousands of people and three pictures each; pairs
-    learn from the first. Look-alike pressure: half of each batch's people are drawn as groups that share sex, skin, hair,
-    glasses and beard, so that these cannot decide, and shape must.
+    def __init__(self, people: int, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(people, dimension))
+        self.vectors: Tensor
+
+    @torch.no_grad()
+    def remember(self, people: Tensor, vectors: Tensor) -> None:
+        """Move the memory of people (B,) half way to vectors (B, D)."""
+        old = self.vectors[people]
+        share = torch.where(old.abs().sum(1, keepdim=True) > 0, 0.5, 1.0)
+        self.vectors[people] = F.normalize(torch.lerp(old, F.normalize(vectors.float()), share))
+
+
+class MatcherStage(Stage):
+    """Two pictures of each person of the batch must find each other among all pictures of the batch (InfoNCE), and their
+    person, by a margin, in the memory of everybody's last embedding.
+
+    Learned proxies (CosFace) had learned nothing after hundreds of steps with thousands of people of three pictures each;
+    pairs learn from the first, and a memory is a proxy that needs no learning. Look-alike pressure: half of each batch's
+    people are drawn as groups that share sex, skin, hair, glasses and beard, so that these cannot decide, and shape must.
     """
 
     scale = 14.0
+    bank_scale = 20.0
+    margin = 0.10
+    """By how much, in cosine, a picture must be nearer to its own person's memory than to anybody else's."""
     batch = 64
     """People per step; two pictures each."""
     group = 8
@@ -89,9 +110,12 @@ class MatcherStage(Stage):
             torch.manual_seed(plan.seed)
             net = FaceNet(**plan.net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.modules = nn.ModuleDict({"net": self.net})
-        columns = [slot(name) for name in LOOKS]
-        self._looks = torch.from_numpy(np.array(world.attributes[:, columns]))
+        self.bank = PeopleBank(world.people_total, self.net.config["dimension"])
+        self.modules = nn.ModuleDict({"net": self.net, "bank": self.bank})
+        self._look()
+
+    def _look(self) -> None:
+        self._looks = torch.from_numpy(np.array(self.world.attributes[:, [slot(name) for name in LOOKS]]))
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One batch of people, two different pictures of each."""
@@ -110,14 +134,26 @@ class MatcherStage(Stage):
                 2 * count, device=device
             )  # nobody finds himself in the same picture
             mates = torch.arange(2 * count, device=device).roll(count)
-            loss = F.cross_entropy(scores, mates)
+            pairs = F.cross_entropy(scores, mates)
             right = (scores.argmax(1) == mates).float().mean()
-        return {"loss": loss, "right": right}
+            everybody = self._among_everybody(vectors.float(), people.to(device))
+        return {"loss": pairs + everybody, "pairs": pairs, "everybody": everybody, "right": right}
+
+    def _among_everybody(self, vectors: Tensor, people: Tensor) -> Tensor:
+        """Loss of finding one's person in the memory; zero for people never seen before. Remembers them afterwards."""
+        bank, twice = self.bank.vectors.clone(), people.repeat(2)
+        known = bank.abs().sum(1) > 0
+        scores = (vectors @ bank.T).masked_fill(~known, -1.0)
+        scores = scores - self.margin * F.one_hot(twice, len(bank))
+        losses = F.cross_entropy(self.bank_scale * scores, twice, reduction="none")
+        self.bank.remember(people, vectors.detach().unflatten(0, (2, -1)).mean(0))
+        return (losses * known[twice]).mean()
 
     def _choose(self, step: int, generator: torch.Generator) -> Tensor:
         """(B,) people, none twice; from a tenth of the schedule on half of them are groups of look-alikes."""
         if self.world.people < self.world.people_total and step % 50 == 0:
             self.world.refresh()
+            self._look()
         if self.world.people < 2:
             raise ValueError(
                 f"{self.world.folder} holds no finished shard of people yet: draw the world first"

@@ -235,7 +235,7 @@ def test_strength_and_flags_are_per_sample(small):
         x,
         t,
         context,
-        Control(loud, latent, surroundings, present, torch.tensor([1.0, 0.0]).view(2, 1, 1)),
+        Control(loud, latent, surroundings, present, strength=torch.tensor([1.0, 0.0]).view(2, 1, 1)),
     )
     first = forward_controlled(
         base, x[:1], t[:1], context[:1], Control(loud, latent[:1], surroundings[:1], present[:1])

@@ -77,13 +77,15 @@ def test_lq_of_any_size_is_read(encoder: EvidenceEncoder, text_encoder: TextEnco
     assert float(query.norm()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_query_is_the_forward_pass(encoder: EvidenceEncoder, text_encoder: TextEncoder) -> None:
+def test_query_is_the_mean_forward_pass_of_both_sides(encoder: EvidenceEncoder, text_encoder: TextEncoder) -> None:
     lq, sketch = torch.rand(3, 32, 32), torch.rand(1, 128, 128)
     said = Description.parse("A woman with a broad nose.")
     query = encoder.query(Evidence(lq, sketch, said), text_encoder)
     small = torch.nn.functional.interpolate(sketch[None], (64, 64), mode="bilinear", antialias=True)
     words = text_encoder.encode([said.full_prompt()])
-    wanted = encoder(lq[None], small, words, torch.ones(1, 3, dtype=torch.bool))[0]
+    there = torch.ones(1, 3, dtype=torch.bool)
+    sides = encoder(lq[None], small, words, there) + encoder(lq[None].flip(3), small.flip(3), words, there)
+    wanted = torch.nn.functional.normalize(sides[0], dim=0)
     torch.testing.assert_close(query, wanted)
     wordless = encoder.query(Evidence(lq, sketch), text_encoder)
     assert not torch.allclose(query, wordless)

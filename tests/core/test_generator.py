@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,14 +18,17 @@ from identiface_core.errors import InputError
 from identiface_core.evidence.lexicon import ATTRIBUTES, SLOTS
 from identiface_core.evidence.values import Evidence
 from identiface_core.evidence.words import TextEncoder
+from identiface_core.matchers.network import FaceNet
 from identiface_core.training.generator import (
     BaseStage,
     GeneratorStage,
     encode_sorted,
     witness_words,
 )
+from identiface_core.training.identity import IdentityTerm, mirror_points
 from identiface_core.training.latents import LQ_DRAWS, ROUND_PARTS, Latents, encode_world, template_cells
 from identiface_core.training.loop import run_stage
+from identiface_core.training.losses import IdentityLoss
 
 WORDS = ("a", "man", "with", "hair", "red", "broad", "nose", "long")
 
@@ -40,7 +44,7 @@ def generator(text_encoder) -> FaceGenerator:
     """Random networks in which every clue leaves a trace."""
     torch.manual_seed(0)
     base = make_transformer(num_attention_heads=2, num_layers=3, cross_attention_dim=64)
-    branch = ControlBranch.copy_of(base, copies=2)
+    branch = ControlBranch.copy_of(base, copies=2, estimate=16)
     for layer in branch.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.1)
@@ -73,6 +77,25 @@ def test_a_face_depends_on_its_seed_alone(generator, evidence):
     assert (both.latents[0] - both.latents[1]).abs().max() > 0.1
     again = generator.sample(["a man"], evidence, [1, 2], steps=2)
     assert torch.equal(both.images, again.images)
+
+
+def test_the_estimate_steers_whole_faces_and_leaves_part_rounds_to_the_words(generator, evidence):
+    g = torch.Generator().manual_seed(5)
+    one, other = torch.nn.functional.normalize(torch.randn(2, 16, generator=g))
+    for clues in (evidence, None):
+        plain, towards, elsewhere = (
+            generator.sample(["a man"], clues, [1], steps=2, estimate=e) for e in (None, one, other)
+        )
+        assert (towards.latents - plain.latents).abs().max() > 0.01
+        assert (towards.latents - elsewhere.latents).abs().max() > 0.01
+    start = generator.sample(["a man"], evidence, [1], steps=2)
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., 40:80, 40:80] = 1
+    left, right = (
+        generator.sample(["red hair"], evidence, [2], steps=2, known=start, mask=mask, estimate=e)
+        for e in (None, one)
+    )
+    assert torch.equal(left.latents, right.latents)
 
 
 def test_every_clue_matters_and_any_may_be_missing(generator, evidence):
@@ -181,9 +204,9 @@ def small_stage(cls, text_encoder, **options):
 
 def test_batches_are_what_they_say(text_encoder):
     stage = small_stage(GeneratorStage, text_encoder)
-    batch = stage.draw(stage.latents, stage.attributes, 200, torch.Generator().manual_seed(0))
+    batch = stage.draw(stage.seen, 200, torch.Generator().manual_seed(0))
     rounds = batch.rounds.bool()
-    assert 0.23 < batch.rounds.mean() < 0.44
+    assert 0.3 < batch.rounds.mean() < 0.5
     assert 0.5 < batch.present.mean() < 0.65, "each clue is there in 57 % of samples"
     assert (batch.mask[~rounds] == 1).all()
     share = batch.mask[rounds].mean((1, 2, 3))
@@ -191,18 +214,18 @@ def test_batches_are_what_they_say(text_encoder):
     changed = (batch.known != batch.target).flatten(1).any(1).float().mean()
     assert 0.38 < changed < 0.62
     assert batch.sigma[rounds].log().mean() > batch.sigma[~rounds].log().mean() + 0.3
-    again = stage.draw(stage.latents, stage.attributes, 200, torch.Generator().manual_seed(0))
+    again = stage.draw(stage.seen, 200, torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(again).values(), strict=True))
 
 
 def test_loss_looks_inside_the_mask_only(text_encoder):
     stage = small_stage(GeneratorStage, text_encoder, autocast=False)
-    batch = stage.draw(stage.latents, stage.attributes, 12, torch.Generator().manual_seed(0))
+    batch = stage.draw(stage.seen, 12, torch.Generator().manual_seed(0))
     perfect = torch.zeros(12)
-    wrong = stage.errors(batch)
+    wrong, _ = stage.errors(batch)
     assert wrong.shape == perfect.shape and (wrong > 0).all()
     outside = type(batch)(**{**vars(batch), "target": batch.target + 3 * (1 - batch.mask)})
-    torch.testing.assert_close(stage.errors(outside), wrong)
+    torch.testing.assert_close(stage.errors(outside)[0], wrong)
 
 
 @pytest.mark.parametrize("cls", [BaseStage, GeneratorStage])
@@ -216,6 +239,67 @@ def test_stages_run(cls, text_encoder, tmp_path):
     }
     assert changed == ({"transformer", "control"} if cls is GeneratorStage else {"transformer"})
     assert ("loss_eyes_words" in outcome.validation) == (cls is GeneratorStage)
+
+
+def test_estimates_go_with_the_evidence_that_is_there(text_encoder):
+    """Set k of an estimate is of the kinds of evidence in the bits of k + 1; here each holds its number."""
+    numbered = torch.nn.functional.one_hot(torch.arange(7), 8).half()[None, :, None].expand(6, -1, 2, -1)
+    stage = small_stage(GeneratorStage, text_encoder, estimates=numbered)
+    batch = stage.draw(stage.seen, 400, torch.Generator().manual_seed(0))
+    asked = batch.estimate.abs().sum(1) > 0
+    rounds = batch.rounds.bool()
+    assert not asked[rounds].any()
+    assert 0.4 < asked[~rounds].float().mean() < 0.7
+    kinds = batch.estimate.argmax(1) + 1
+    sketch, lq = batch.present[asked].bool().T
+    assert torch.equal(kinds[asked] & 1 > 0, lq) and torch.equal(kinds[asked] & 2 > 0, sketch)
+    errors, made = stage.errors(batch)
+    assert errors.shape == (400,) and made.shape == (400, 4, 16, 16)
+
+
+def test_without_fusion_the_pictures_are_added_up(text_encoder):
+    stages = [small_stage(GeneratorStage, text_encoder, autocast=False, fused=f) for f in (True, False)]
+    batch = stages[0].draw(stages[0].seen, 8, torch.Generator().manual_seed(0))
+    fused, summed = (stage._control(batch).latent for stage in stages)
+    assert not torch.allclose(fused, summed)
+    there = batch.present[:, :, None, None, None]
+    wanted = batch.sketch * there[:, 0] + batch.lq * there[:, 1]
+    whole = batch.rounds == 0
+    assert torch.equal(summed[whole], wanted[whole])
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_identity_term_reaches_the_generator(text_encoder, published):
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(widths=(8, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1, 1))
+    autoencoder.start_from_patches(torch.rand(4, 3, 128, 128))
+    matcher = FaceNet(dimension=16, widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1)).eval()
+    points = torch.tensor([[48.0, 60], [80, 60], [64, 76], [52, 92], [76, 92]]).expand(6, -1, -1)
+    targets = torch.nn.functional.normalize(torch.randn(6, 16))
+    rule = IdentityLoss(every=2, warmup=0, ramp=0, published=published)
+    term = IdentityTerm(rule, autoencoder, matcher, targets, points)
+    stage = small_stage(GeneratorStage, text_encoder, autocast=False, identity=term)
+    batch = stage.draw(stage.seen, 12, torch.Generator().manual_seed(0))
+    clean = replace(batch, sigma=torch.full_like(batch.sigma, 0.1), rounds=torch.zeros(12))
+    _, made = stage.errors(clean)
+    assert term(1, clean, made) is None, "only every second step"
+    loss = term(0, clean, made)
+    assert loss is not None and 0 <= float(loss) <= 2 * rule.factor
+    (gradient,) = torch.autograd.grad(loss, made)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    half = replace(clean, sigma=torch.where(torch.arange(12)[:, None, None, None] < 6, 0.1, 10.0))
+    mixed = term(0, half, made.detach())
+    assert (mixed is None) == published, "the published gate asks for the whole batch"
+    noisy = replace(clean, sigma=torch.full_like(batch.sigma, 10.0))
+    assert term(0, noisy, made) is None
+
+
+def test_points_of_a_mirrored_face():
+    points = torch.tensor([[[48.0, 60], [80, 60], [64, 76], [52, 92], [76, 92]]])
+    torch.testing.assert_close(mirror_points(points), points)
+    torch.testing.assert_close(
+        mirror_points(points + torch.tensor([3.0, 0])), points - torch.tensor([3.0, 0])
+    )
 
 
 def test_texts_are_encoded_in_their_order(text_encoder):

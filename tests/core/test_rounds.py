@@ -24,7 +24,7 @@ from identiface_core.rounds.scoring import (
     words_agreement,
 )
 from identiface_core.rounds.wording import meaning, percent, searches
-from tests.core.case_fakes import faces, segmenter
+from tests.core.case_fakes import Reader, faces, segmenter
 
 WORDS = {
     "hair": "short hair",
@@ -154,16 +154,6 @@ def test_terms_that_are_missing_leave_their_share_to_the_others() -> None:
         1,
         0,
     ]
-
-
-class Reader:
-    """Says how dark a face is: the first value of every attribute for black, the last for white."""
-
-    def agreement(self, portraits: torch.Tensor, stated: list[int]) -> torch.Tensor:
-        assert len(stated) == len(ATTRIBUTES)
-        said = [(v, len(a.values)) for v, a in zip(stated, ATTRIBUTES, strict=True) if v >= 0]
-        light = portraits.mean((1, 2, 3))
-        return torch.stack([1 - (light - v / (n - 1)).abs() for v, n in said]).mean(0)
 
 
 def test_words_are_read_off_the_face() -> None:

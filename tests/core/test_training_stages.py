@@ -22,9 +22,9 @@ from identiface_core.training import augment
 from identiface_core.training.calibration import CLUE_SETS, fit_calibrations
 from identiface_core.training.data import WorldInfo
 from identiface_core.training.embedded import export, train_embedded, write_networks
-from identiface_core.training.evidence import LQ_SHARES, EvidenceStage, augment_sketch, simulate_lq
+from identiface_core.training.evidence import LQ_SHARES, EvidenceStage, augment_sketch, kept_estimates, simulate_lq
 from identiface_core.training.loop import Outcome, run_stage
-from identiface_core.training.matchers import MatcherStage, embed_views
+from identiface_core.training.matchers import MatcherStage, PeopleBank, embed_views
 from identiface_core.weights.files import load_module, read_header, sha256_of
 
 PEOPLE = 12
@@ -101,6 +101,27 @@ def test_evidence_stage_trains(
         if v.is_floating_point() and torch.equal(v, before[k])
     ]
     assert not frozen, "every part of the encoder is trained"
+
+
+def test_estimates_of_every_set_of_evidence(
+    world: Any, matcher: FaceNet, text_encoder: TextEncoder, tmp_path: Path
+) -> None:
+    encoder = EvidenceEncoder(
+        dimension=16, sketch_widths=(4, 8, 8), lq_widths=(4, 8, 8), trunk=12, words=16
+    ).eval()
+    found = kept_estimates(encoder, world, text_encoder, tmp_path / "asked.safetensors")
+    assert found.shape == (PEOPLE, 7, 2, 16)
+    torch.testing.assert_close(found.float().norm(dim=-1), torch.ones(PEOPLE, 7, 2), atol=2e-3, rtol=0)
+    assert (found[:, 0] != found[:, 1]).any() and (found[:, :, 0] != found[:, :, 1]).any()
+    assert torch.equal(kept_estimates(encoder, world, text_encoder, tmp_path / "asked.safetensors"), found)
+
+
+def test_people_are_remembered_half_way() -> None:
+    bank = PeopleBank(3, 2)
+    bank.remember(torch.tensor([1]), torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(bank.vectors, torch.tensor([[0.0, 0], [1, 0], [0, 0]]))
+    bank.remember(torch.tensor([1]), torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(bank.vectors[1], torch.tensor([0.5, 0.5]).sqrt())
 
 
 def test_evidence_target_leaves_out_the_view_of_the_clue(
