@@ -101,6 +101,11 @@ class ApplyControl(io.ComfyNode):
                     tooltip="To draw a part anew: the LATENT that is sampled, with its mask (Set Latent "
                     "Noise Mask). The branch then sees what surrounds the part.",
                 ),
+                sockets.Embedding.Input(
+                    "estimate",
+                    optional=True,
+                    tooltip="An identity to draw whole faces towards: the query of Embed Evidence.",
+                ),
             ],
             outputs=[sockets.out(io.Model, "model")],
         )
@@ -115,12 +120,30 @@ class ApplyControl(io.ComfyNode):
         start: float,
         end: float,
         latent: Any = None,
+        estimate: Any = None,
     ) -> io.NodeOutput:
+        from identiface_core.embedded import MATCHER_A
+        from identiface_core.errors import InputError
+
         known = cells = None
+        if estimate is not None and estimate.embedding.matcher != MATCHER_A:
+            raise InputError(
+                f"Apply Control: the estimate must be an embedding of {MATCHER_A}, such as Embed Evidence gives, "
+                f"not of {estimate.embedding.matcher}"
+            )
         if latent is not None and latent.get("noise_mask") is not None:
             known, cells = latent["samples"], latent_cells(latent)
         return io.NodeOutput(
-            control.apply(model, evidence, strength=strength, start=start, end=end, known=known, cells=cells)
+            control.apply(
+                model,
+                evidence,
+                strength=strength,
+                start=start,
+                end=end,
+                known=known,
+                cells=cells,
+                estimate=None if estimate is None else estimate.embedding.vector,
+            )
         )
 
 

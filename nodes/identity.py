@@ -21,14 +21,16 @@ class Query:
     """`matchers.base.Embedding`."""
     source: str
     """"portrait", or the name of a candidate list of `rounds.case`."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of evidence that it was made from, if any."""
 
     def calibration(self, toolkit: Any) -> Any:
         """The table that reads this query's scores; None where the model has none for it."""
-        from identiface_core.rounds.engine import CALIBRATIONS
+        from identiface_core.rounds.engine import calibration_for
 
         if self.embedding.matcher != toolkit.matcher_a.name:
             return None
-        return toolkit.calibrations.get(CALIBRATIONS.get(self.source, self.source))
+        return calibration_for(toolkit.calibrations, self.source, self.kinds)
 
 
 class EmbedEvidence(io.ComfyNode):
@@ -55,7 +57,8 @@ class EmbedEvidence(io.ComfyNode):
         from identiface_core.rounds.case import BY_EVIDENCE
 
         vector = toolkit.evidence_encoder.query(evidence, toolkit.text_encoder)
-        return io.NodeOutput(Query(Embedding(vector, toolkit.matcher_a.name, synthetic=True), BY_EVIDENCE))
+        embedding = Embedding(vector, toolkit.matcher_a.name, synthetic=True)
+        return io.NodeOutput(Query(embedding, BY_EVIDENCE, tuple(evidence.kinds)))
 
 
 class EmbedFace(io.ComfyNode):

@@ -32,8 +32,8 @@ class HostControl:
         self.vae = vae
         self.patcher = patcher(generator.control)
 
-    def encode(self, evidence: Evidence) -> Control:
-        """What photo and sketch of `evidence` ask for, at strength 1, everywhere."""
+    def encode(self, evidence: Evidence, estimate: Tensor | None = None) -> Control:
+        """What photo and sketch of `evidence`, and an identity estimate (D,), ask for, at strength 1, everywhere."""
         sketch, lq = (
             None if clue is None else self.vae.encode(to_host(resize(clue, SIDE, SIDE)))
             for clue in (evidence.sketch, evidence.lq)
@@ -41,7 +41,7 @@ class HostControl:
         mm.load_models_gpu([self.patcher])
         device = self.patcher.load_device
         sketch, lq = (None if latent is None else latent.to(device) for latent in (sketch, lq))
-        return self.generator.control_of(sketch, lq)
+        return self.generator.control_of(sketch, lq, None if estimate is None else estimate.to(device))
 
     def apply(
         self,
@@ -53,12 +53,14 @@ class HostControl:
         end: float = 1.0,
         known: Tensor | None = None,
         cells: Tensor | None = None,
+        estimate: Tensor | None = None,
     ) -> Any:
-        """A copy of MODEL that `evidence` steers; at strength 0 a plain copy. known, cells: see `around`."""
+        """A copy of MODEL that `evidence` and `estimate` (D,) steer; at strength 0 a plain copy. known, cells: see
+        `around`."""
         patched = model.clone()
         if strength == 0:
             return patched
-        control = replace(self.encode(evidence), strength=strength, start=start, end=end)
+        control = replace(self.encode(evidence, estimate), strength=strength, start=start, end=end)
         if known is not None and cells is not None:
             device = self.patcher.load_device
             control = around(control, known.to(device), cells.to(device), erase=False)
@@ -95,6 +97,7 @@ class HostGenerator:
         strength: float = 1.0,
         known: Sample | Tensor | None = None,
         mask: Tensor | None = None,
+        estimate: Tensor | None = None,
         sampler: str = "dpmpp_2m",
         on_step: OnStep | None = None,
     ) -> Sample:
@@ -104,7 +107,12 @@ class HostGenerator:
         noise = seeded_noise((4, SIDE // 8, SIDE // 8), seeds)
         start = torch.zeros_like(noise) if before is None else before.expand_as(noise)
         model = self.control.apply(
-            self.model, evidence, strength=strength, known=None if before is None else start, cells=cells
+            self.model,
+            evidence,
+            strength=strength,
+            known=None if before is None else start,
+            cells=cells,
+            estimate=estimate,
         )
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(self._words(prompts), self._words([""]))

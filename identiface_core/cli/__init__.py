@@ -63,6 +63,19 @@ def _run(options: argparse.Namespace) -> int:
                 options.file, options.image, k=options.k, face=options.face, device=options.device
             )
         return gallery.info(options.file)
+    if options.command == "evaluate":
+        from identiface_core.cli import evaluate
+
+        return evaluate.evaluate(
+            options.suite,
+            quick=options.quick,
+            json=options.json,
+            levels=options.levels,
+            only=options.only,
+            probes=options.probes,
+            people=options.people,
+            processes=options.processes,
+        )
     from identiface_core.cli import train
 
     return train.embedded(options.stage, options.folder, minutes=options.minutes, device=options.device)
@@ -118,6 +131,30 @@ def _parser() -> argparse.ArgumentParser:
     info = actions.add_parser("info", help="what a gallery file holds")
     info.add_argument("file", metavar="FILE", help='gallery file, or "embedded" for the shipped one')
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure what the model finds",
+        description="Search for people nobody was trained on, with honest rivals beside it.",
+    )
+    evaluate.add_argument("--suite", default="embedded", metavar="SUITE", help="which benchmark (embedded)")
+    evaluate.add_argument("--quick", action="store_true", help="fewer probes and systems: some minutes")
+    evaluate.add_argument("--json", metavar="FILE", help="write all figures there; - prints nothing else")
+    evaluate.add_argument(
+        "--levels",
+        type=_names,
+        default=(),
+        metavar="LEVEL,...",
+        help="witnesses: careful, middle, poor (all)",
+    )
+    evaluate.add_argument(
+        "--only", type=_names, default=(), metavar="NAME,...", help="only these systems, or part_words (all)"
+    )
+    evaluate.add_argument("--probes", type=int, metavar="N", help="so many with a mate, and so many without")
+    evaluate.add_argument(
+        "--people", type=int, default=1000, metavar="N", help="size of the gallery: 1000 or 10000 (1000)"
+    )
+    evaluate.add_argument("--processes", type=int, default=2, metavar="N", help="worker processes (2)")
+
     train = commands.add_parser("train", help="make the embedded model again")
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
     embedded = models.add_parser("embedded", help="the networks that ship with the package")
@@ -149,6 +186,10 @@ def _face(text: str) -> int | str:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f'wanted 0, 1, ... or "whole", got {text!r}')
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _minutes(text: str) -> float:

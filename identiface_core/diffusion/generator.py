@@ -98,6 +98,11 @@ class FaceGenerator:
             latent = self.control.freq_fusion(sketch, lq)
         towards = None
         if estimate is not None and self.control.estimate is not None:
+            if estimate.shape != (self.control.estimate.in_features,):
+                raise InputError(
+                    f"the estimate must be ({self.control.estimate.in_features},), an embedding of the matcher "
+                    f"that the control branch was trained with, not {tuple(estimate.shape)}"
+                )
             towards = estimate[None].to(latent)
         return Control(self.control, latent, None, present, towards, strength, start, end)
 

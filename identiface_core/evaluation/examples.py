@@ -8,7 +8,8 @@ from pathlib import Path
 from identiface_core.imaging import write_png
 from identiface_core.weights.files import write_atomic
 
-from .probes import KINDS, Probes, draw_probes
+from .probes import Probes, draw_probes
+from .values import KINDS
 
 EXAMPLE_PERSON = 0
 """Row of the shipped gallery whose witness gives the example case: simply the first."""

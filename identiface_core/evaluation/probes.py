@@ -15,25 +15,41 @@ from identiface_core.evidence.description import Description
 from identiface_core.evidence.values import Evidence
 from identiface_core.synthesis import witness
 from identiface_core.synthesis.attributes import attribute_values
-from identiface_core.synthesis.identity import canonical_nuisance, sample_identities, sample_nuisance
+from identiface_core.synthesis.identity import (
+    canonical_nuisance,
+    look_alikes,
+    sample_identities,
+    sample_nuisance,
+)
 from identiface_core.synthesis.portrait import render
+
+from .values import KINDS, Probe, Truth
 
 GALLERY_PEOPLE = 404
 """Seed of the people of the shipped gallery; nobody of them is in any training."""
 STRANGERS = 707
 """Seed of people who are in no gallery: probes without a mate."""
+LOOK_ALIKES = 808
+"""Seed of the people of the look-alike gallery; the look-alikes of the training world have another."""
 GALLERY_PICTURE, EVIDENCE_PICTURE = 404, 4049
 """Seeds of the views: the gallery's picture of a person, and the other one that the evidence was made from."""
 CHUNK = 10
-KINDS = ("lq", "sketch", "words")
+FAULTLESS = "careful"
+"""The witness of `synthesis.witness.LEVELS` who says everything, and nothing wrong."""
 
 
-def pictures(people_seed: int, first: int, count: int, view_seed: int | None) -> Tensor:
-    """One picture each of people first .. first + count - 1: (count, 3, 128, 128) in [0, 1].
+def people_of(group: int, first: int, count: int) -> Tensor:
+    """(count, P) identity parameters of people first .. first + count - 1 of a group, named by its seed."""
+    people = sample_identities(first + count, group)
+    return (look_alikes(people) if group == LOOK_ALIKES else people)[first:]
+
+
+def pictures(group: int, first: int, count: int, view_seed: int | None) -> Tensor:
+    """One picture each of people first .. first + count - 1 of a group: (count, 3, 128, 128) in [0, 1].
 
     view_seed: seed of the views (person k always has view k), or None for the canonical portrait.
     """
-    people = sample_identities(first + count, people_seed)[first:]
+    people = people_of(group, first, count)
     views = (
         canonical_nuisance(count) if view_seed is None else sample_nuisance(first + count, view_seed)[first:]
     )
@@ -56,6 +72,10 @@ class Probes:
     """(N, 3, 128, 128): canonical portraits."""
     rows: Tensor
     """(N,) row of each person in the gallery, or -1."""
+    photos: Tensor
+    """(N, 3, 128, 128): the pictures that the LQ photos were made from."""
+    right_words: tuple[Description, ...]
+    """Complete and correct descriptions."""
 
     def __len__(self) -> int:
         return len(self.lq)
@@ -64,7 +84,7 @@ class Probes:
         """The first `count` of these."""
         return Probes(
             self.lq[:count], self.sketches[:count], self.words[:count], self.values[:count], self.truth[:count],
-            self.rows[:count],
+            self.rows[:count], self.photos[:count], self.right_words[:count],
         )  # fmt: skip
 
     def evidence(self, i: int, kinds: tuple[str, ...] = KINDS) -> Evidence:
@@ -82,27 +102,41 @@ def draw_probes(
     *,
     first: int = 0,
     side: int = 8,
-    strangers: bool = False,
+    group: int = GALLERY_PEOPLE,
     seed: int = 1,
 ) -> Probes:
-    """Probes of people first .. first + count - 1 of the shipped gallery, or of strangers to it.
+    """Probes of people first .. first + count - 1 of a group, by default of those of the shipped gallery.
 
-    level: a key of `synthesis.witness.LEVELS`. side: pixels of the LQ photo.
+    level: a key of `synthesis.witness.LEVELS`. side: pixels of the LQ photo. seed: of the witnesses.
     """
-    group = STRANGERS if strangers else GALLERY_PEOPLE
-    people = sample_identities(first + count, group)[first:]
+    people = people_of(group, first, count)
     numbers = torch.arange(first, first + count)
-    error = witness.LEVELS[level]
+    error, faultless = witness.LEVELS[level], witness.LEVELS[FAULTLESS]
     drawn = [
         witness.sketch(a, error, seed, b)
         for a, b in zip(people.split(CHUNK), numbers.split(CHUNK), strict=True)
     ]
-    said = witness.testimony(people, error, seed, numbers)
+    photos = pictures(group, first, count, EVIDENCE_PICTURE)
     return Probes(
-        lq=witness.low_quality(pictures(group, first, count, EVIDENCE_PICTURE), side),
+        lq=witness.low_quality(photos, side),
         sketches=torch.cat(drawn),
-        words=tuple(one.description for one in said),
+        words=tuple(one.description for one in witness.testimony(people, error, seed, numbers)),
         values=attribute_values(people),
         truth=pictures(group, first, count, None),
-        rows=torch.full((count,), -1) if strangers else numbers,
+        rows=torch.full((count,), -1) if group == STRANGERS else numbers,
+        photos=photos,
+        right_words=tuple(one.description for one in witness.testimony(people, faultless, seed, numbers)),
     )
+
+
+def draw_probe(person: int, level: str, group: int = GALLERY_PEOPLE, number: int | None = None) -> Probe:
+    """The probe of one person of a group; number: which probe of its list it is, by default the person's."""
+    one = draw_probes(1, level, first=person, group=group)
+    truth = Truth(
+        row=int(one.rows[0]),
+        photo=one.photos[0],
+        portrait=one.truth[0],
+        words=one.right_words[0],
+        values=tuple(one.values[0].tolist()),
+    )
+    return Probe(person if number is None else number, one.evidence(0), truth)

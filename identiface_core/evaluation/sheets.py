@@ -17,8 +17,9 @@ from identiface_core.rounds.case_input import read_case
 from identiface_core.rounds.runner import run_case
 
 from .examples import write_case
-from .measure import generate
-from .probes import KINDS, Probes
+from .probes import Probes
+from .studio import draw_faces, estimate, only
+from .values import KINDS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +43,7 @@ def evidence_sheet(model: EmbeddedModel, probes: Probes, work: Path, say: Callab
 def kinds_sheet(model: EmbeddedModel, probes: Probes) -> Image:
     """One row per probe: the evidence, then a face from words alone, sketch alone, LQ photo alone, all three, and the truth."""
     subsets: tuple[tuple[str, ...], ...] = (("words",), ("sketch",), ("lq",), KINDS)
-    columns = [generate(model, probes, kinds, 1)[:, 0] for kinds in subsets]
+    columns = [first_faces(model, probes, kinds) for kinds in subsets]
     rows = [
         [_big(probes.lq[i]), probes.sketches[i], _words(probes, i), *(c[i] for c in columns), probes.truth[i]]
         for i in range(len(probes))
@@ -50,6 +51,15 @@ def kinds_sheet(model: EmbeddedModel, probes: Probes) -> Image:
     return _sheet(
         ["LQ photo", "sketch", "words", "from words", "from sketch", "from LQ", "from all", "truth"], rows
     )
+
+
+def first_faces(model: EmbeddedModel, probes: Probes, kinds: tuple[str, ...] = KINDS) -> Tensor:
+    """(N, 3, 128, 128): one face per probe from these kinds of evidence, drawn with seed 0 towards their estimate."""
+    faces = []
+    for i in range(len(probes)):
+        given = only(probes.evidence(i), kinds)
+        faces.append(draw_faces(model, given, kinds, [0], estimate=estimate(model, given)).images)
+    return torch.cat(faces)
 
 
 def _big(lq: Tensor) -> Tensor:

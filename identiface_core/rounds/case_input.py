@@ -48,6 +48,8 @@ class Settings:
     """Weight of the words against no words; 1 is none."""
     strength: float = 1.0
     """Strength of the control branch (sketch and LQ photo), [0, 2]."""
+    estimate: bool = True
+    """Whether whole faces are drawn towards what the evidence encoder makes of all evidence."""
     rounds: int = 12
     """At most so many rounds, the whole face included."""
     candidates: int = 10
@@ -83,6 +85,8 @@ class Settings:
             if not number or not low <= value <= high:
                 kind = "a whole number" if wanted is int else "a number"
                 raise InputError(f"run.{name} must be {kind} from {low:g} to {high:g}, got {value!r}")
+        if not isinstance(self.estimate, bool):
+            raise InputError(f"run.estimate must be true or false, got {self.estimate!r}")
         if isinstance(self.exclude, str) or not all(isinstance(person, str) for person in self.exclude):
             raise InputError(
                 f'run.exclude must be a list of names, such as ["Ann", "Bob"], got {self.exclude!r}'

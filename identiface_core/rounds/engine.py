@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, ske
 
 if TYPE_CHECKING:
     from identiface_core.embedded import EmbeddedModel
+    from identiface_core.matchers.calibration import Calibration
 
 Pick = Callable[[PlannedRound, Tensor, tuple[EvidenceScore, ...]], "int | None"]
 """The witness's choice: gets the round, its faces (S, 3, 128, 128) and their scores; gives a position or
@@ -47,6 +48,18 @@ WIDE_GAP = 0.25
 """Difference of the two matchers' cosines from which the case warns."""
 CALIBRATIONS = {BY_EVIDENCE: "evidence", BY_GENERATED: "generated", BY_BOTH: "both"}
 """Which impostor table reads which list."""
+
+
+def calibration_for(
+    tables: Mapping[str, Calibration], source: str, kinds: Sequence[str] = ()
+) -> Calibration | None:
+    """The table that reads scores of `source`, a list of a case or the name of a table; None if there is none.
+
+    One photo alone ranks strangers higher than all evidence together, so a set of `kinds` of evidence that has a
+    table of its own is read by that.
+    """
+    name = CALIBRATIONS.get(source, source)
+    return tables.get(f"{name}/{'+'.join(kinds)}", tables.get(name))
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,7 @@ class CaseEngine:
             strength=self.settings.strength,
             known=Sample(standing.image[None], standing.latents) if standing is not None and redraw else None,
             mask=where.mask if redraw else None,
+            estimate=self.query if self.settings.estimate else None,
             on_step=self._on_step(planned),
         )
         images = sample.images.detach().float().cpu().clamp(0, 1)
@@ -295,9 +309,7 @@ class CaseEngine:
 
     def _search(self, vector: Tensor, source: str) -> Candidates:
         query = Embedding(vector, self.model.matcher_a.name, synthetic=True)
-        tables, name = self.model.calibrations, CALIBRATIONS[source]
-        # One photo alone ranks strangers higher than all evidence together: each set has a table of its own.
-        calibration = tables.get(f"{name}/{'+'.join(self.prepared.evidence.kinds)}", tables.get(name))
+        calibration = calibration_for(self.model.calibrations, source, self.prepared.evidence.kinds)
         return search(
             self.prepared.gallery,
             query,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,8 +173,11 @@ def _gallery(
             on_progress("gallery", done, total, f"enrolling {name}")
 
     made = enrol_folder(case.gallery, model, enrolling)
+    # A case file names no folder of the machine it was run on.
+    here = f"{case.gallery}{os.sep}"
     skipped = [
-        {"file": one.path.relative_to(case.gallery).as_posix(), "reason": one.reason} for one in made.skipped
+        {"file": one.path.relative_to(case.gallery).as_posix(), "reason": one.reason.replace(here, "")}
+        for one in made.skipped
     ]
     return made.gallery, case.gallery.name, skipped
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from identiface_core.errors import CaseError, OutputError, WeightsError
 from identiface_core.imaging import write_png
-from identiface_core.weights.files import load_tensors, save_tensors
+from identiface_core.weights.files import check_writable, load_tensors, save_tensors
 
 from .case import FILE, STATE, Case, RoundRecord
 from .case_input import CaseInput
@@ -67,6 +67,7 @@ class CaseRunner:
             raise OutputError(
                 f"{self.folder}: a folder is wanted for the results, this is a file: name another"
             )
+        check_writable(self.folder / FILE)
         prepared = prepare(case, model, on_progress)
         self.engine = CaseEngine(prepared, case.settings, model, on_progress=on_progress, pick=pick)
         if resume:

@@ -257,6 +257,20 @@ def sample_identities(n: int, seed: int) -> Tensor:
     return x.float()
 
 
+FAMILY = 20
+"""Look-alikes come in families of this many."""
+
+
+def look_alikes(identities: Tensor, family: int = FAMILY) -> Tensor:
+    """(n, P) people, every `family` of whom now share all but their shapes: sex, age, hair, beard, skin, eyes' colour,
+    glasses and marks are those of the first of each family."""
+    shared = [i for i, p in enumerate(PARAMETERS) if p.group != "shape" or p.name in ("sex", "age")]
+    first = torch.arange(len(identities)) // family * family
+    alike = identities.clone()
+    alike[:, shared] = identities[first][:, shared]
+    return alike
+
+
 def sample_nuisance(n: int, seed: int) -> Tensor:
     """(n, len(NUISANCE)) float32 views: pose, light, expression, background, clothes, framing, noise."""
     x = _draw(NUISANCE, n, seed, 0x2E)

@@ -31,6 +31,7 @@ from identiface_core.synthesis.identity import (
     PARAMETERS,
     RENDERER_VERSION,
     canonical_nuisance,
+    look_alikes,
     sample_identities,
     sample_nuisance,
 )
@@ -47,11 +48,6 @@ SPLITS: dict[str, int] = {
     "look-alikes": 606,
 }
 """Seeds of the groups of people; no two groups share a person. Nothing is ever trained on any but `train`."""
-
-FAMILY = 20
-"""Look-alikes come in families of this many, who share everything but their shapes: hair, skin, age, glasses,
-marks.
-"""
 
 SHARD = 100
 SIZE = 128
@@ -94,11 +90,7 @@ class WorldInfo:
 def people_of(split: str, people: int) -> Tensor:
     """(people, P) identity parameters of a split; person k is the same however many are asked for."""
     identities = sample_identities(people, SPLITS[split])
-    if split == "look-alikes":
-        shared = [i for i, parameter in enumerate(PARAMETERS) if parameter.group != "shape"]
-        first = torch.arange(people) // FAMILY * FAMILY
-        identities[:, shared] = identities[first][:, shared]
-    return identities
+    return look_alikes(identities) if split == "look-alikes" else identities
 
 
 class World:

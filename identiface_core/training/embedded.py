@@ -28,12 +28,15 @@ VIEWS = 3
 """Pictures of each person of the training world beside the canonical one."""
 SKETCHES = 2
 """Sketches of each person of the training world, by two witnesses."""
-OTHER_PEOPLE: dict[str, int] = {"validation": 300, "look-alikes": 100, "calibration": 400}
+OTHER_PEOPLE: dict[str, int] = {"validation": 300, "look-alikes": 100, "calibration": 1200}
 """People of the worlds that are only measured on: two views and one sketch each."""
 
 if TYPE_CHECKING:
-    from identiface_core.training.identity import IdentityTerm
+    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+
+    from identiface_core.training.generator import GeneratorStage
     from identiface_core.training.latents import Latents
+    from identiface_core.training.losses import IdentityLoss
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Say = Callable[[str], None]
@@ -139,42 +142,78 @@ def _finder(shop: Workshop) -> Stage:
     return finder_stage(shop.world(), shop.world("validation"))
 
 
-def _generator(name: str) -> Callable[[Workshop], Stage]:
-    def build(shop: Workshop) -> Stage:
-        from identiface_core.diffusion.transformer import make_transformer
-        from identiface_core.evidence.encoder import EvidenceEncoder
-        from identiface_core.evidence.words import TextEncoder
-        from identiface_core.training.evidence import kept_estimates
-        from identiface_core.training.generator import BaseStage, GeneratorStage
+def _base(shop: Workshop) -> Stage:
+    from identiface_core.evidence.words import TextEncoder
+    from identiface_core.training.generator import BaseStage
 
-        words = shop.network("text", "text", TextEncoder).to(shop.device)
-        seen, attributes = _encoded(shop, "train")
-        unseen, unseen_attributes = _encoded(shop, "validation")
-        if name == "base":
-            return BaseStage(seen, attributes, words, unseen=unseen, unseen_attributes=unseen_attributes)
-        base = make_transformer() if (shop.run("base") / CHECKPOINT).exists() else None
-        if base is not None:
-            load_trained(nn.ModuleDict({"transformer": base}), shop.run("base"))
-        encoder = shop.network("evidence", "encoder", EvidenceEncoder).to(shop.device)
-        asked, unseen_asked = (
-            kept_estimates(
-                encoder, shop.world(split), words, shop.folder / "latents" / f"asked-{split}.safetensors"
-            )
-            for split in ("train", "validation")
-        )
-        return GeneratorStage(
-            seen,
-            attributes,
-            words,
-            base,
-            unseen=unseen,
-            unseen_attributes=unseen_attributes,
-            estimates=asked,
-            unseen_estimates=unseen_asked,
-            identity=_identity(shop),
-        )
+    words = shop.network("text", "text", TextEncoder).to(shop.device)
+    (seen, attributes), (unseen, unseen_attributes) = _encoded(shop, "train"), _encoded(shop, "validation")
+    return BaseStage(seen, attributes, words, unseen=unseen, unseen_attributes=unseen_attributes)
 
-    return build
+
+def _generator(shop: Workshop) -> Stage:
+    from identiface_core.diffusion.transformer import make_transformer
+    from identiface_core.training.losses import IdentityLoss
+
+    base = None
+    if (shop.run("base") / CHECKPOINT).exists():
+        base = make_transformer()
+        load_trained(nn.ModuleDict({"transformer": base}), shop.run("base"))
+    return generator_stage(shop, base, IdentityLoss(every=4, warmup=1000, ramp=500))
+
+
+def generator_stage(
+    shop: Workshop,
+    base: PixArtTransformer2DModel | None,
+    identity: IdentityLoss | None,
+    *,
+    fused: bool = True,
+    steps: int = 16000,
+) -> GeneratorStage:
+    """The stage of transformer and control branch, on all that the earlier stages made; see `GeneratorStage`."""
+    import numpy as np
+    import torch
+
+    from identiface_core.diffusion.autoencoder import Autoencoder
+    from identiface_core.evidence.encoder import EvidenceEncoder
+    from identiface_core.evidence.words import TextEncoder
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.evidence import kept_estimates, overconfidence
+    from identiface_core.training.generator import GeneratorStage
+    from identiface_core.training.identity import IdentityTerm
+    from identiface_core.training.matchers import embed_views
+
+    words = shop.network("text", "text", TextEncoder).to(shop.device)
+    (seen, attributes), (unseen, unseen_attributes) = _encoded(shop, "train"), _encoded(shop, "validation")
+    encoder = shop.network("evidence", "encoder", EvidenceEncoder).to(shop.device)
+    matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
+    asked, faces = {}, {}
+    for split in ("train", "validation"):
+        world = shop.world(split)
+        kept = shop.folder / "latents" / f"asked-{split}.safetensors"
+        asked[split] = kept_estimates(encoder, world, words, kept)
+        faces[split] = embed_views(matcher, world, None)
+    term = None
+    if identity is not None:
+        autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
+        points = torch.from_numpy(np.array(shop.world().canonical_points[: len(seen)]))
+        term = IdentityTerm(identity, autoencoder, matcher, faces["train"], points)
+    return GeneratorStage(
+        seen,
+        attributes,
+        words,
+        base,
+        unseen=unseen,
+        unseen_attributes=unseen_attributes,
+        estimates=asked["train"],
+        unseen_estimates=asked["validation"],
+        estimate_noise=overconfidence(
+            asked["train"], faces["train"], asked["validation"], faces["validation"]
+        ),
+        identity=term,
+        fused=fused,
+        steps=steps,
+    )
 
 
 def _encoded(shop: Workshop, split: str) -> tuple[Latents, Tensor]:
@@ -190,23 +229,13 @@ def _encoded(shop: Workshop, split: str) -> tuple[Latents, Tensor]:
     return latents, torch.from_numpy(world.attributes[: len(latents)].astype("int64"))
 
 
-def _identity(shop: Workshop) -> IdentityTerm:
-    """The identity loss of the shipped generator: ours, on every fourth step."""
-    import numpy as np
-    import torch
+def _ablation(name: str) -> Callable[[Workshop], Stage]:
+    def build(shop: Workshop) -> Stage:
+        from identiface_core.training.ablations import ablation_stage
 
-    from identiface_core.diffusion.autoencoder import Autoencoder
-    from identiface_core.matchers.network import FaceNet
-    from identiface_core.training.identity import IdentityTerm
-    from identiface_core.training.losses import IdentityLoss
-    from identiface_core.training.matchers import embed_views
+        return ablation_stage(shop, name)
 
-    world = shop.world()
-    matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
-    autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
-    points = torch.from_numpy(np.array(world.canonical_points[: world.people]))
-    rule = IdentityLoss(every=4, warmup=1000, ramp=500)
-    return IdentityTerm(rule, autoencoder, matcher, embed_views(matcher, world, None), points)
+    return build
 
 
 STAGES: dict[str, Callable[[Workshop], Stage]] = {
@@ -218,10 +247,15 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "segmenter": _segmenter,
     "finder": _finder,
     "reader": _reader,
-    "base": _generator("base"),
-    "generator": _generator("generator"),
+    "base": _base,
+    "generator": _generator,
 }
 """How each stage is set up, in an order in which all of them can run."""
+
+ABLATIONS: dict[str, Callable[[Workshop], Stage]] = {
+    f"ablation-{name}": _ablation(name) for name in ("fused", "summed", "published", "ours")
+}
+"""Trainings for comparison only, see `training.ablations`; not part of "all"."""
 
 EXPORTS: dict[str, tuple[str, str]] = {
     "text encoder": ("text", "text"),
@@ -252,8 +286,10 @@ def train_embedded(
     stage, `WeightsError` when an earlier stage is missing.
     """
     known = ("world", *STAGES, "calibration", "export", "finish")
-    if stage not in (*known, "all"):
-        raise InputError(f"there is no stage '{stage}': choose one of {', '.join(known)}, or all")
+    if stage not in (*known, *ABLATIONS, "all"):
+        raise InputError(
+            f"there is no stage '{stage}': choose one of {', '.join((*known, *ABLATIONS))}, or all"
+        )
     shop = Workshop(folder, device, people) if say is None else Workshop(folder, device, people, say)
     for name in known if stage == "all" else (stage,):
         if name == "world":
@@ -271,7 +307,7 @@ def train_embedded(
 
 
 def _train(shop: Workshop, name: str, minutes: float | None) -> Outcome:
-    stage = STAGES[name](shop)
+    stage = {**STAGES, **ABLATIONS}[name](shop)
 
     def progress(step: int, done: float, values: dict[str, float]) -> None:
         shop.say(f"{name} {done:4.0%} step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))

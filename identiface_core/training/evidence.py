@@ -173,6 +173,19 @@ def estimates(
     return torch.cat(rows)
 
 
+def overconfidence(seen: Tensor, seen_faces: Tensor, unseen: Tensor, unseen_faces: Tensor) -> Tensor:
+    """(7,) length of the noise that makes estimates of people trained on as near to their faces as those of others are.
+
+    seen (N, 7, K, D), unseen (M, 7, K, D): estimates. *_faces (N or M, D): unit embeddings of the people's portraits.
+    Noise of length s, at a right angle, divides a cosine by sqrt(1 + s^2).
+    """
+    near, far = (
+        torch.einsum("nskd,nd->nsk", asked.float(), faces).mean((0, 2))
+        for asked, faces in ((seen, seen_faces), (unseen, unseen_faces))
+    )
+    return ((near / far).square() - 1).clamp_min(0).sqrt()
+
+
 def kept_estimates(encoder: EvidenceEncoder, world: World, text_encoder: TextEncoder, path: Path) -> Tensor:
     """`estimates`, kept in the file `path` and read from there while encoder and world are the same."""
     config = {"encoder": fingerprint(encoder), "world": fingerprint_of(world)}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .embedded import Workshop
 
 PEOPLE = 1000
-PROBES, SEEDS, STEPS = 100, 4, 8
+PROBES, SEEDS, STEPS = 300, 4, 8
 """People whose faces are generated for the tables, faces of each, sampling steps."""
 
 

@@ -95,15 +95,18 @@ class People:
     latents: Latents
     attributes: Sequence[Sequence[int]]
     estimates: Tensor | None = None
+    estimate_noise: Tensor | None = None
 
 
 class GeneratorStage(Stage):
     """Transformer and control branch together, by velocity error.
 
     latents, attributes: of the people to train on; attributes (N, SLOTS) value indices. estimates: (N, 7, K, D)
-    of the evidence encoder (`training.evidence.estimates`); None: a branch that reads none. transformer: one to
-    go on from (stage "base"), or None for a fresh one. unseen, unseen_*: people to validate on. identity: the
-    identity loss, or None. fused: False adds the two pictures' latents up instead of fusing their frequencies.
+    of the evidence encoder (`training.evidence.estimates`); None: a branch that reads none. estimate_noise: (7,),
+    how much is added to the estimates of the people trained on, whom the encoder knows too well
+    (`training.evidence.overconfidence`). transformer: one to go on from (stage "base"), or None for a fresh one.
+    unseen, unseen_*: people to validate on. identity: the identity loss, or None. fused: False adds the two
+    pictures' latents up instead of fusing their frequencies.
     """
 
     name = "generator"
@@ -122,6 +125,7 @@ class GeneratorStage(Stage):
         unseen_attributes: Tensor | None = None,
         estimates: Tensor | None = None,
         unseen_estimates: Tensor | None = None,
+        estimate_noise: Tensor | None = None,
         identity: IdentityTerm | None = None,
         fused: bool = True,
         steps: int = 16000,
@@ -131,7 +135,7 @@ class GeneratorStage(Stage):
         autocast: bool = True,
     ) -> None:
         self.text_encoder, self.identity, self.fused = text_encoder.eval(), identity, fused
-        self.seen = People(latents, attributes.tolist(), estimates)
+        self.seen = People(latents, attributes.tolist(), estimates, estimate_noise)
         self.unseen = self.seen
         if unseen is not None and unseen_attributes is not None:
             self.unseen = People(unseen, unseen_attributes.tolist(), unseen_estimates)
@@ -152,6 +156,7 @@ class GeneratorStage(Stage):
                     estimate=0 if estimates is None else estimates.shape[-1],
                 )
                 self.modules["control"] = self.control
+        self.dimension = 1 if estimates is None else estimates.shape[-1]
         self.modules.requires_grad_(True)
         use_batched_attention(self.modules)
 
@@ -250,11 +255,14 @@ class GeneratorStage(Stage):
     ) -> Tensor:
         """(B, D) estimates from the kinds of evidence that each sample has, of other draws of it; zero for a share."""
         if of.estimates is None:
-            return torch.zeros(len(people), 1)
+            return torch.zeros(len(people), self.dimension)
         kinds = (present[:, 1] + 2 * present[:, 0] + 4 * spoken).long()
         which = torch.randint(of.estimates.shape[2], (len(people),), generator=generator)
         asked = (torch.rand(len(people), generator=generator) >= NO_ESTIMATE) & (kinds > 0)
         found = of.estimates[people, (kinds - 1).clamp_min(0), which].float()
+        if of.estimate_noise is not None:
+            stray = F.normalize(torch.randn(found.shape, generator=generator))
+            found = found + of.estimate_noise[(kinds - 1).clamp_min(0), None] * stray
         return F.normalize(found) * asked[:, None]
 
     def _masks(self, seen: Tensor, parts: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,11 +20,11 @@ class ReaderStage(Stage):
     name = "reader"
 
     def __init__(
-        self, world: World, unseen: World | None = None, *, steps: int = 1500, batch: int = 32, seed: int = 0
+        self, world: World, unseen: World | None = None, *, steps: int = 6000, batch: int = 32, seed: int = 0
     ) -> None:
         self.world, self.unseen = world, unseen or world
         self.steps, self.batch, self.seed = steps, batch, seed
-        self.lr, self.ema, self.autocast, self.validate_every = 2e-3, 0.995, True, 300
+        self.lr, self.ema, self.autocast, self.validate_every = 2e-3, 0.995, True, 500
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = AttributeReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -66,6 +66,7 @@ class Generator:
         strength: float,
         known: Sample | None = None,
         mask: Tensor | None = None,
+        estimate: Tensor | None = None,
         on_step: Callable[..., None] | None = None,
     ) -> Sample:
         self.calls += 1

@@ -77,7 +77,9 @@ def test_lq_of_any_size_is_read(encoder: EvidenceEncoder, text_encoder: TextEnco
     assert float(query.norm()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_query_is_the_mean_forward_pass_of_both_sides(encoder: EvidenceEncoder, text_encoder: TextEncoder) -> None:
+def test_query_is_the_mean_forward_pass_of_both_sides(
+    encoder: EvidenceEncoder, text_encoder: TextEncoder
+) -> None:
     lq, sketch = torch.rand(3, 32, 32), torch.rand(1, 128, 128)
     said = Description.parse("A woman with a broad nose.")
     query = encoder.query(Evidence(lq, sketch, said), text_encoder)

@@ -22,7 +22,14 @@ from identiface_core.training import augment
 from identiface_core.training.calibration import CLUE_SETS, fit_calibrations
 from identiface_core.training.data import WorldInfo
 from identiface_core.training.embedded import export, train_embedded, write_networks
-from identiface_core.training.evidence import LQ_SHARES, EvidenceStage, augment_sketch, kept_estimates, simulate_lq
+from identiface_core.training.evidence import (
+    LQ_SHARES,
+    EvidenceStage,
+    augment_sketch,
+    kept_estimates,
+    overconfidence,
+    simulate_lq,
+)
 from identiface_core.training.loop import Outcome, run_stage
 from identiface_core.training.matchers import MatcherStage, PeopleBank, embed_views
 from identiface_core.weights.files import load_module, read_header, sha256_of
@@ -223,3 +230,23 @@ def test_unknown_and_untimely_stages_say_what_to_do(tmp_path: Path) -> None:
         train_embedded("evidence", tmp_path)
     with pytest.raises(InputError, match="draw one first"):
         train_embedded("matcher-a", tmp_path)
+
+
+def test_estimates_of_people_trained_on_are_made_as_poor_as_those_of_others() -> None:
+    g = torch.Generator().manual_seed(0)
+
+    def people(count: int, error: float) -> tuple[torch.Tensor, torch.Tensor]:
+        faces = torch.nn.functional.normalize(torch.randn(count, 128, generator=g), dim=-1)
+        stray = torch.nn.functional.normalize(torch.randn(count, 7, 2, 128, generator=g), dim=-1)
+        return torch.nn.functional.normalize(faces[:, None, None] + error * stray, dim=-1), faces
+
+    (seen, seen_faces), (unseen, unseen_faces) = people(400, 0.4), people(400, 1.0)
+    noise = overconfidence(seen, seen_faces, unseen, unseen_faces)
+    assert noise.shape == (7,)
+    stray = torch.nn.functional.normalize(torch.randn(seen.shape, generator=g), dim=-1)
+    softened = torch.nn.functional.normalize(seen + noise[:, None, None] * stray, dim=-1)
+    near, far = (
+        (a * b[:, None, None]).sum(-1).mean() for a, b in ((softened, seen_faces), (unseen, unseen_faces))
+    )
+    assert abs(float(near - far)) < 0.02
+    assert (overconfidence(unseen, unseen_faces, seen, seen_faces) == 0).all()

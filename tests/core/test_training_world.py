@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from identiface_core.errors import InputError
-from identiface_core.synthesis.identity import PARAMETERS
+from identiface_core.synthesis.identity import FAMILY, PARAMETERS
 from identiface_core.synthesis.witness import LEVELS, ErrorLevel
 from identiface_core.training import data
-from identiface_core.training.data import FAMILY, SPLITS, World, draw_world, floats, people_of, witness_of
+from identiface_core.training.data import SPLITS, World, draw_world, floats, people_of, witness_of
 
 SHARD = 10
 
