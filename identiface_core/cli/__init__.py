@@ -75,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
             probes=options.probes,
             people=options.people,
             processes=options.processes,
+            page=options.page,
         )
     from identiface_core.cli import train
 
@@ -139,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--suite", default="embedded", metavar="SUITE", help="which benchmark (embedded)")
     evaluate.add_argument("--quick", action="store_true", help="fewer probes and systems: some minutes")
     evaluate.add_argument("--json", metavar="FILE", help="write all figures there; - prints nothing else")
+    evaluate.add_argument(
+        "--page", type=Path, metavar="FILE", help="write the report there, pictures beside it"
+    )
     evaluate.add_argument(
         "--levels",
         type=_names,

@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from identiface_core.cli.console import Stages, say, show_table
-from identiface_core.errors import OutputError
+from identiface_core.evaluation.report.curves import require_matplotlib
+from identiface_core.evaluation.report.page import write_benchmark
 from identiface_core.evaluation.suite import SUITES, check_known, plan_of, run
 from identiface_core.evaluation.summary import summarise, to_text
-from identiface_core.weights.files import write_atomic
+from identiface_core.weights.files import check_writable, write_atomic
 
 STANDARD_OUTPUT = "-"
 WIDTH = 165
@@ -37,18 +38,26 @@ def evaluate(
     probes: int | None,
     people: int,
     processes: int,
+    page: Path | None = None,
 ) -> int:
-    """Run a suite; print its tables, or write its JSON to the file named `json` as well ("-": JSON only, to the output).
+    """Run a suite; print its tables, or write its JSON to the file named `json` as well ("-": JSON only, to the output),
+    and the report to `page`, with its pictures beside it.
 
     Raises `InputError` for names and numbers that are not known, before anything is loaded.
     """
     check_known("suite", [suite], SUITES)
     plan = plan_of(quick=quick, levels=levels, only=only, probes=probes, people=people, processes=processes)
+    if page is not None:
+        check_writable(page)
+        require_matplotlib()
     target = None if json in (None, STANDARD_OUTPUT) else Path(str(json))
-    if target is not None and not target.absolute().parent.is_dir():
-        raise OutputError(f"{target}: its folder does not exist: make it first, or name another file")
+    if target is not None:
+        check_writable(target)
     with Stages(Console(stderr=True, highlight=False)) as stages:
         found = summarise(run(plan, stages))
+    if page is not None:
+        for path in write_benchmark(found, page):
+            print(f"written: {path}", file=sys.stderr)
     if json == STANDARD_OUTPUT:
         sys.stdout.write(to_text(found))
         return 0

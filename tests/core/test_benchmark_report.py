@@ -13,13 +13,19 @@ import pytest
 import torch
 
 from identiface_core.errors import InputError
-from identiface_core.evaluation import curves
 from identiface_core.evaluation.metrics import LIST_LENGTH, difference, identification, rate
-from identiface_core.evaluation.questions import FOREST, QUESTIONS, answer, clue_pairs
-from identiface_core.evaluation.report import NOT_MEASURED, benchmark_text, main, write_benchmark
-from identiface_core.evaluation.subgroups import FEWEST, subgroup_sentence, subgroup_table, subgroups, wilson
-from identiface_core.evaluation.tables import BEGIN, END, of_this_format, prose, update_document
-from identiface_core.evaluation.targets import distances, targets
+from identiface_core.evaluation.report import curves
+from identiface_core.evaluation.report.page import NOT_MEASURED, benchmark_text, main, write_benchmark
+from identiface_core.evaluation.report.questions import FOREST, QUESTIONS, answer, clue_pairs
+from identiface_core.evaluation.report.subgroups import (
+    FEWEST,
+    subgroup_sentence,
+    subgroup_table,
+    subgroups,
+    wilson,
+)
+from identiface_core.evaluation.report.tables import BEGIN, END, of_this_format, prose, update_document
+from identiface_core.evaluation.report.targets import distances, targets
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 PROBES, GALLERY = 120, 1000

@@ -333,7 +333,8 @@ def test_the_table_names_every_system_and_what_is_told_the_truth(found: dict[str
         (["--levels", "middle,hard"], "unknown level 'hard'"),
         (["--only", "oracel"], "unknown system 'oracel'"),
         (["--people", "12"], "got 12"),
-        (["--json", "no-such-folder/x.json"], "no-such-folder"),
+        (["--json", "."], "this is a folder"),
+        (["--page", "."], "this is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_2(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from identiface_core.evidence.lexicon import ATTRIBUTES
 
-from .metrics import LIST_LENGTH, threshold_for
+from ..metrics import LIST_LENGTH, threshold_for
 from .tables import NOTHING, Found, in_sentence, interval, table
 
 ASKED = ("age", "skin tone", "sex")

@@ -8,7 +8,7 @@ from typing import Any
 
 from identiface_core.evidence.lexicon import ATTRIBUTES
 
-from .metrics import Rate
+from ..metrics import Rate
 from .questions import ENCODER, GENERATED, clue_steps
 from .subgroups import wilson
 from .tables import Found, best_honest, difference, in_sentence, interval, levels_of, points, row_of

@@ -19,8 +19,8 @@ import torch
 from identiface_core.errors import InputError
 from identiface_core.weights.files import write_atomic
 
-from .metrics import Rate
-from .metrics import difference as paired
+from ..metrics import Rate
+from ..metrics import difference as paired
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 LEVELS: tuple[str, ...] = ("careful", "middle", "poor")

@@ -398,7 +398,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(*files, sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
