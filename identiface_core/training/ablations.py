@@ -1,9 +1,11 @@
 """Trainings for comparison: the same start, the same batches, the same number of steps, one thing different.
 
-Every variant starts from the trained transformer with a fresh control branch, so that none has a lead. "fused" is the
-branch as published, without an identity loss; "summed" adds the two pictures' latents up instead of fusing their
-frequencies, as a switch in the published code does; "published" and "ours" add an identity loss to "fused", in the form
-of the published code and in ours (see `losses`).
+Every variant starts from the trained transformer with a fresh control branch, so that none has a lead.
+
+- "fused": the branch as published, with no loss but the velocity error;
+- "summed": the two pictures' latents are added up instead of fusing their frequencies, a switch of the published code;
+- "published", "decoded", "latent": "fused" with the identity loss in that form (see `identity.identity_term`);
+- "said": "fused" with the words' loss.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from identiface_core.diffusion.transformer import make_transformer
 from identiface_core.training.loop import load_trained
-from identiface_core.training.losses import IdentityLoss
 
 if TYPE_CHECKING:
     from identiface_core.training.embedded import Workshop
@@ -23,17 +24,19 @@ LR = 6e-4
 
 
 def ablation_stage(shop: Workshop, name: str) -> GeneratorStage:
-    """The stage of one variant: "fused", "summed", "published" or "ours". The generator must be trained."""
+    """The stage of one variant. The generator must be trained."""
     from identiface_core.training.embedded import generator_stage
 
-    # On every step and from the start, for the runs are short.
-    rules = {
-        form: IdentityLoss(every=1, warmup=0, ramp=100, published=form == "published")
-        for form in ("published", "ours")
-    }
     base = make_transformer()
-    trained = generator_stage(shop, base, None)
+    trained = generator_stage(shop, base, identity="none", said=False)
     load_trained(trained.modules, shop.run("generator"))
-    stage = generator_stage(shop, base, rules.get(name), fused=name != "summed", steps=STEPS)
+    stage = generator_stage(
+        shop,
+        base,
+        identity=name if name in ("published", "decoded", "latent") else "none",
+        said=name == "said",
+        fused=name != "summed",
+        steps=STEPS,
+    )
     stage.name, stage.lr, stage.validate_every = f"ablation-{name}", LR, STEPS
     return stage

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from identiface_core.training.generator import GeneratorStage
     from identiface_core.training.latents import Latents
-    from identiface_core.training.losses import IdentityLoss
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Say = Callable[[str], None]
@@ -142,6 +141,18 @@ def _finder(shop: Workshop) -> Stage:
     return finder_stage(shop.world(), shop.world("validation"))
 
 
+def _critic(shop: Workshop) -> Stage:
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.critic import CriticStage
+    from identiface_core.training.matchers import embed_views
+
+    matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
+    people: list[Any] = []
+    for split in ("train", "validation"):
+        people += [*_encoded(shop, split), embed_views(matcher, shop.world(split), None)]
+    return CriticStage(*people)
+
+
 def _base(shop: Workshop) -> Stage:
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.training.generator import BaseStage
@@ -153,51 +164,50 @@ def _base(shop: Workshop) -> Stage:
 
 def _generator(shop: Workshop) -> Stage:
     from identiface_core.diffusion.transformer import make_transformer
-    from identiface_core.training.losses import IdentityLoss
 
     base = None
     if (shop.run("base") / CHECKPOINT).exists():
         base = make_transformer()
         load_trained(nn.ModuleDict({"transformer": base}), shop.run("base"))
-    return generator_stage(shop, base, IdentityLoss(every=4, warmup=1000, ramp=500))
+    return generator_stage(shop, base)
 
 
 def generator_stage(
     shop: Workshop,
     base: PixArtTransformer2DModel | None,
-    identity: IdentityLoss | None,
     *,
+    identity: str = "latent",
+    said: bool = True,
     fused: bool = True,
     steps: int = 16000,
 ) -> GeneratorStage:
-    """The stage of transformer and control branch, on all that the earlier stages made; see `GeneratorStage`."""
-    import numpy as np
-    import torch
+    """The stage of transformer and control branch, on all that the earlier stages made; see `GeneratorStage`.
 
+    identity: form of the identity loss: "latent" (read by the critic), "decoded" (ours, as published but for its
+    mistakes), "published", or "none". said: with the words' loss.
+    """
     from identiface_core.diffusion.autoencoder import Autoencoder
     from identiface_core.evidence.encoder import EvidenceEncoder
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.critic import LatentCritic
     from identiface_core.training.evidence import kept_estimates, overconfidence
     from identiface_core.training.generator import GeneratorStage
-    from identiface_core.training.identity import IdentityTerm
+    from identiface_core.training.identity import WordsTerm, identity_term
     from identiface_core.training.matchers import embed_views
 
     words = shop.network("text", "text", TextEncoder).to(shop.device)
     (seen, attributes), (unseen, unseen_attributes) = _encoded(shop, "train"), _encoded(shop, "validation")
     encoder = shop.network("evidence", "encoder", EvidenceEncoder).to(shop.device)
     matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
+    critic = shop.network("critic", "critic", LatentCritic).to(shop.device)
     asked, faces = {}, {}
     for split in ("train", "validation"):
         world = shop.world(split)
         kept = shop.folder / "latents" / f"asked-{split}.safetensors"
         asked[split] = kept_estimates(encoder, world, words, kept)
         faces[split] = embed_views(matcher, world, None)
-    term = None
-    if identity is not None:
-        autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
-        points = torch.from_numpy(np.array(shop.world().canonical_points[: len(seen)]))
-        term = IdentityTerm(identity, autoencoder, matcher, faces["train"], points)
+    autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
     return GeneratorStage(
         seen,
         attributes,
@@ -210,7 +220,8 @@ def generator_stage(
         estimate_noise=overconfidence(
             asked["train"], faces["train"], asked["validation"], faces["validation"]
         ),
-        identity=term,
+        identity=identity_term(identity, shop.world(), faces["train"], critic, autoencoder, matcher),
+        said=WordsTerm(critic, attributes) if said else None,
         fused=fused,
         steps=steps,
     )
@@ -247,14 +258,14 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "segmenter": _segmenter,
     "finder": _finder,
     "reader": _reader,
+    "critic": _critic,
     "base": _base,
     "generator": _generator,
 }
 """How each stage is set up, in an order in which all of them can run."""
 
-ABLATIONS: dict[str, Callable[[Workshop], Stage]] = {
-    f"ablation-{name}": _ablation(name) for name in ("fused", "summed", "published", "ours")
-}
+VARIANTS = ("fused", "summed", "published", "decoded", "latent", "said")
+ABLATIONS: dict[str, Callable[[Workshop], Stage]] = {f"ablation-{name}": _ablation(name) for name in VARIANTS}
 """Trainings for comparison only, see `training.ablations`; not part of "all"."""
 
 EXPORTS: dict[str, tuple[str, str]] = {

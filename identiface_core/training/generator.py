@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
     from ..evidence.words import TextEncoder
-    from .identity import IdentityTerm
+    from .identity import IdentityTerm, WordsTerm
 
 PART_SHARES = {
     "eyes": 4,
@@ -71,6 +71,10 @@ class Batch:
     """(B,) whose faces these are."""
     mirrored: Tensor
     """(B,) 1 where the face is the mirrored one."""
+    part: Tensor
+    """(B,) place in `ROUND_PARTS` of the part that a part round draws."""
+    spoken: Tensor
+    """(B,) float: there are words."""
     known: Tensor
     """What stands outside the mask."""
     mask: Tensor
@@ -105,8 +109,8 @@ class GeneratorStage(Stage):
     of the evidence encoder (`training.evidence.estimates`); None: a branch that reads none. estimate_noise: (7,),
     how much is added to the estimates of the people trained on, whom the encoder knows too well
     (`training.evidence.overconfidence`). transformer: one to go on from (stage "base"), or None for a fresh one.
-    unseen, unseen_*: people to validate on. identity: the identity loss, or None. fused: False adds the two
-    pictures' latents up instead of fusing their frequencies.
+    unseen, unseen_*: people to validate on. identity, said: the identity loss and the words' loss, or None.
+    fused: False adds the two pictures' latents up instead of fusing their frequencies.
     """
 
     name = "generator"
@@ -127,6 +131,7 @@ class GeneratorStage(Stage):
         unseen_estimates: Tensor | None = None,
         estimate_noise: Tensor | None = None,
         identity: IdentityTerm | None = None,
+        said: WordsTerm | None = None,
         fused: bool = True,
         steps: int = 16000,
         batch: int = 64,
@@ -135,6 +140,7 @@ class GeneratorStage(Stage):
         autocast: bool = True,
     ) -> None:
         self.text_encoder, self.identity, self.fused = text_encoder.eval(), identity, fused
+        self.said = said
         self.seen = People(latents, attributes.tolist(), estimates, estimate_noise)
         self.unseen = self.seen
         if unseen is not None and unseen_attributes is not None:
@@ -172,6 +178,10 @@ class GeneratorStage(Stage):
             term = self.identity(step, batch, made)
             if term is not None:
                 total, values["identity"] = total + term, term
+        if self.said is not None:
+            term = self.said(batch, made, ROUND_PARTS)
+            if term is not None:
+                total, values["said"] = total + term, term
         return {"loss": total, **values}
 
     def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -242,6 +252,8 @@ class GeneratorStage(Stage):
             estimate=self._estimates(of, people, present, spoken, g) * (1 - rounds[:, None]),
             people=people,
             mirrored=side,
+            part=parts,
+            spoken=spoken,
             known=known,
             mask=mask,
             rounds=rounds,

@@ -19,13 +19,14 @@ from identiface_core.evidence.lexicon import ATTRIBUTES, SLOTS
 from identiface_core.evidence.values import Evidence
 from identiface_core.evidence.words import TextEncoder
 from identiface_core.matchers.network import FaceNet
+from identiface_core.training.critic import LatentCritic
 from identiface_core.training.generator import (
     BaseStage,
     GeneratorStage,
     encode_sorted,
     witness_words,
 )
-from identiface_core.training.identity import IdentityTerm, mirror_points
+from identiface_core.training.identity import DecodingEye, IdentityTerm, LatentEye, WordsTerm, mirror_points
 from identiface_core.training.latents import LQ_DRAWS, ROUND_PARTS, Latents, encode_world, template_cells
 from identiface_core.training.loop import run_stage
 from identiface_core.training.losses import IdentityLoss
@@ -277,7 +278,8 @@ def test_identity_term_reaches_the_generator(text_encoder, published):
     points = torch.tensor([[48.0, 60], [80, 60], [64, 76], [52, 92], [76, 92]]).expand(6, -1, -1)
     targets = torch.nn.functional.normalize(torch.randn(6, 16))
     rule = IdentityLoss(every=2, warmup=0, ramp=0, published=published)
-    term = IdentityTerm(rule, autoencoder, matcher, targets, points)
+    eye = DecodingEye(autoencoder, matcher, None if published else points)
+    term = IdentityTerm(rule, eye, targets)
     stage = small_stage(GeneratorStage, text_encoder, autocast=False, identity=term)
     batch = stage.draw(stage.seen, 12, torch.Generator().manual_seed(0))
     clean = replace(batch, sigma=torch.full_like(batch.sigma, 0.1), rounds=torch.zeros(12))
@@ -292,6 +294,49 @@ def test_identity_term_reaches_the_generator(text_encoder, published):
     assert (mixed is None) == published, "the published gate asks for the whole batch"
     noisy = replace(clean, sigma=torch.full_like(batch.sigma, 10.0))
     assert term(0, noisy, made) is None
+
+
+def test_the_critic_is_a_cheap_eye(text_encoder):
+    torch.manual_seed(0)
+    critic = LatentCritic(widths=(8, 8), dimension=16).eval()
+    logits, vectors = critic(torch.randn(3, 4, 16, 16))
+    assert [x.shape[1] for x in logits] == [len(a.values) for a in ATTRIBUTES] and vectors.shape == (3, 16)
+    targets = torch.randn(6, 16)
+    term = IdentityTerm(IdentityLoss(every=1, warmup=0, ramp=0), LatentEye(critic), targets)
+    stage = small_stage(GeneratorStage, text_encoder, autocast=False, identity=term)
+    batch = stage.draw(stage.seen, 12, torch.Generator().manual_seed(0))
+    made = batch.target.requires_grad_(True)
+    loss = term(0, replace(batch, sigma=torch.full_like(batch.sigma, 0.1), rounds=torch.zeros(12)), made)
+    (gradient,) = torch.autograd.grad(loss, made)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_the_words_loss_asks_for_what_was_said_of_the_part(text_encoder):
+    """Only part rounds with words count, only inside their masks, and only the attributes of their own part."""
+    torch.manual_seed(0)
+    critic, values = LatentCritic(widths=(8, 8), dimension=16).eval(), people_values(6)
+    term = WordsTerm(critic, values, highest=100.0)
+    stage = small_stage(GeneratorStage, text_encoder, autocast=False, said=term)
+    batch = stage.draw(stage.seen, 24, torch.Generator().manual_seed(0))
+    made = (batch.target + torch.randn(batch.target.shape)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(term(batch, made, ROUND_PARTS), made)
+    counted = (batch.rounds > 0) & (batch.spoken > 0)
+    assert counted.any() and not counted.all()
+    assert torch.equal(gradient.flatten(1).norm(dim=1) > 0, counted)
+    assert ((gradient * (1 - batch.mask)) == 0).all()
+    assert term(replace(batch, rounds=torch.zeros(24)), made, ROUND_PARTS) is None
+
+    nose = replace(
+        batch, part=torch.full((24,), ROUND_PARTS.index("nose")), spoken=torch.ones(24), rounds=torch.ones(24)
+    )
+    other = values.clone()
+    for place, attribute in enumerate(ATTRIBUTES):
+        if attribute.part != "nose":
+            other[:, place] = 0
+    again = WordsTerm(critic, other, highest=100.0)
+    assert torch.equal(term(nose, made, ROUND_PARTS), again(nose, made, ROUND_PARTS))
+    assert not torch.equal(term(batch, made, ROUND_PARTS), again(batch, made, ROUND_PARTS))
+    stage.loss(0, torch.Generator().manual_seed(0))["said"].backward()
 
 
 def test_points_of_a_mirrored_face():

@@ -1,0 +1,141 @@
+"""Stage "critic": who a latent shows and what words would say of it, read without decoding.
+
+Only used in training: it lets the identity loss and the words reach every step of the generator for a hundredth of what
+decoding costs. It never judges anything: figures are read off decoded pictures by other networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..evidence.lexicon import ATTRIBUTES
+from .loop import Stage
+
+if TYPE_CHECKING:
+    from .latents import Latents
+
+SIZES = [len(attribute.values) for attribute in ATTRIBUTES]
+
+
+class LatentCritic(nn.Module):
+    """Latents (B, 4, 16, 16) to the logits of every attribute and a unit embedding in matcher A's space.
+
+    widths: channels at 16 and at 8 cells. dimension: of the embedding.
+    """
+
+    kind = "latent-critic"
+
+    def __init__(self, *, widths: Sequence[int] = (96, 144), dimension: int = 128) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"widths": list(widths), "dimension": dimension}
+        fine, coarse = widths
+        self.trunk = nn.Sequential(
+            nn.Conv2d(4, fine, 3, padding=1, bias=False), nn.BatchNorm2d(fine), nn.SiLU(),
+            _Residual(fine), _Residual(fine),
+            nn.Conv2d(fine, coarse, 2, stride=2, bias=False), nn.BatchNorm2d(coarse), nn.SiLU(),
+            _Residual(coarse), _Residual(coarse),
+            nn.Conv2d(coarse, 48, 1), nn.Flatten(), nn.SiLU(), nn.Dropout(0.2),
+        )  # fmt: skip
+        self.attributes = nn.Linear(48 * 64, sum(SIZES))
+        self.identity = nn.Linear(48 * 64, dimension)
+
+    def forward(self, latents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """One (B, values) tensor of logits per attribute, and embeddings (B, D) of length 1."""
+        seen = self.trunk(latents)
+        read: Tensor = self.attributes(seen)
+        return read.float().split(SIZES, dim=1), F.normalize(self.identity(seen).float(), dim=1)
+
+
+class CriticStage(Stage):
+    """Portraits' latents, noisy and smoothed as a generator's predictions are, to attributes and identity.
+
+    latents, attributes (N, SLOTS), faces (N, D): of the people to train on; faces are matcher A's embeddings of their
+    portraits. unseen_*: of people to validate on.
+    """
+
+    name = "critic"
+    scale = 16.0
+
+    def __init__(
+        self,
+        latents: Latents,
+        attributes: Tensor,
+        faces: Tensor,
+        unseen: Latents,
+        unseen_attributes: Tensor,
+        unseen_faces: Tensor,
+        *,
+        steps: int = 3000,
+        batch: int = 128,
+        seed: int = 0,
+    ) -> None:
+        self.latents, self.values, self.faces = latents, attributes, F.normalize(faces)
+        self.unseen, self.unseen_values = unseen, unseen_attributes
+        self.unseen_faces = F.normalize(unseen_faces)
+        self.steps, self.batch, self.seed = steps, batch, seed
+        self.lr, self.weight_decay, self.ema, self.autocast = 2e-3, 0.05, 0.998, True
+        self.validate_every = 500
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = LatentCritic(dimension=faces.shape[1])
+        self.modules = nn.ModuleDict({"critic": self.critic})
+
+    def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        people = torch.randint(len(self.latents), (self.batch,), generator=generator)
+        side = torch.randint(2, (self.batch,), generator=generator)
+        device = next(self.critic.parameters()).device
+        logits, vectors = self.critic(
+            as_predicted(self.latents.portraits[people, side].float(), generator).to(device)
+        )
+        people, values = people.to(device), self.values[people].to(device)
+        read = torch.stack([F.cross_entropy(x, v) for x, v in zip(logits, values.T, strict=True)]).mean()
+        scores = vectors @ self.faces.to(device).T
+        known = F.cross_entropy(self.scale * scores, people)
+        return {
+            "loss": read + 0.1 * known,
+            "read": read,
+            "known": known,
+            "cosine": scores.gather(1, people[:, None]).mean(),
+        }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """On unseen people: share of values read rightly, cosine to their faces, rank-1 among them."""
+        device = next(self.critic.parameters()).device
+        logits, vectors = self.critic(self.unseen.portraits[:, 0].float().to(device))
+        read = torch.stack([x.argmax(1) for x in logits], 1).cpu()
+        scores = vectors.cpu() @ self.unseen_faces.T
+        mates = scores.diagonal()
+        return {
+            "right": float((read == self.unseen_values).float().mean()),
+            "cosine": float(mates.mean()),
+            "rank1": float((scores.argmax(1) == torch.arange(len(scores))).float().mean()),
+        }
+
+
+def as_predicted(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Latents (B, 4, 16, 16) roughly as a generator predicts them: smoothed and with noise, by amounts drawn per sample."""
+    amounts = torch.rand(2, len(latents), 1, 1, 1, generator=generator)
+    smooth = F.avg_pool2d(latents, 3, stride=1, padding=1, count_include_pad=False)
+    latents = torch.lerp(latents, smooth, 0.5 * amounts[0])
+    return latents + 0.4 * amounts[1] * torch.randn(latents.shape, generator=generator)
+
+
+class _Residual(nn.Module):
+    """x + BN(conv(SiLU(BN(conv(x)))))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved: Tensor = self.body(x)
+        return x + moved
