@@ -40,7 +40,7 @@ class StartCase(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=8,
+                    default=4,
                     min=1,
                     max=200,
                     tooltip="Sampling steps; a few are enough to search with.",

@@ -61,6 +61,14 @@ QUICK_HONEST = (
 """What the quick suite asks with the evidence of the middle witness."""
 QUICK_OTHERS = (*CHEAP, "one_shot", "consensus_4")
 """The same for the others. Of strangers it asks `CHEAP`: thirty of them tell little of an error rate of 0.01."""
+LEFT_OUT: Mapping[str, tuple[str, ...]] = {
+    "careful": ("rounds_right_words",),
+    "poor": ("rounds_right_words", "oracle", "reference", "one_shot_unguided", "consensus_8_unguided"),
+}
+"""What the full suite leaves out unless it is asked for by name: words that are right already cannot be corrected, and
+comparisons that take most of the time are made with better evidence. Strangers are searched for with generated faces at
+`HONEST` alone.
+"""
 ASKED = ("sex", "age", "skin tone")
 """Attributes of a person that the records name."""
 
@@ -120,13 +128,18 @@ def plan_of(
         names = set(full) & set(only) if only else set(short) if quick else set(full)
         return tuple(name for name in SYSTEMS if name in names)
 
+    def full_suite(level: str, names: Iterable[str]) -> list[str]:
+        return [name for name in names if only or name not in LEFT_OUT.get(level, ())]
+
     open_set = [name for name, system in SYSTEMS.items() if system.strangers]
     count = probes or (QUICK if quick else FULL)
     hard = HONEST if HONEST in levels else levels[0]
     words = (QUICK_WORDS if quick else FULL_WORDS) if probes is None else min(FULL_WORDS, probes)
     return Plan(
-        mated={x: chosen(SYSTEMS, QUICK_HONEST if x == HONEST else QUICK_OTHERS) for x in levels},
-        strangers={x: chosen(open_set, CHEAP) for x in levels},
+        mated={
+            x: chosen(full_suite(x, SYSTEMS), QUICK_HONEST if x == HONEST else QUICK_OTHERS) for x in levels
+        },
+        strangers={x: chosen(open_set if only or x == HONEST else CHEAP, CHEAP) for x in levels},
         look_alikes={hard: chosen(LOOK_ALIKE_SYSTEMS, CHEAP[:1] + ("evidence_encoder",))},
         probes=count,
         look_alike_probes=min(count, FAMILIES * FAMILY),

@@ -42,7 +42,7 @@ class Settings:
     """First seed; everything random follows from it."""
     seeds: int = 4
     """Faces sampled per round."""
-    steps: int = 8
+    steps: int = 4
     """Sampling steps; a few are enough to search with."""
     guidance_scale: float = 2.0
     """Weight of the words against no words; 1 is none."""
@@ -54,7 +54,7 @@ class Settings:
     """At most so many rounds, the whole face included."""
     candidates: int = 10
     """Length of the candidate lists."""
-    evidence_weight: float = 0.7
+    evidence_weight: float = 0.95
     """Share of the evidence query in the fused query, [0, 1]."""
     margin: float = 0.01
     """A round is accepted if its evidence score drops by at most this."""

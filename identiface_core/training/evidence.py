@@ -164,10 +164,11 @@ def estimates(
         made = []
         for _ in range(draws):
             _, clues = draw_clues(world, people, words, generator)
-            each = [
-                encoder(*(x.to(device) for x in clues), present.expand(len(people), -1).to(device))
-                for present in sets
-            ]
+            with torch.autocast(device.type, torch.bfloat16):
+                each = [
+                    encoder(*(x.to(device) for x in clues), present.expand(len(people), -1).to(device))
+                    for present in sets
+                ]
             made.append(torch.stack(each, 1))
         rows.append(torch.stack(made, 2).half().cpu())
     return torch.cat(rows)

@@ -17,6 +17,7 @@ from identiface_core.evaluation.probes import GALLERY_PEOPLE, GALLERY_PICTURE, p
 from identiface_core.evidence.values import Evidence
 from identiface_core.faces.finder import portrait_of
 from identiface_core.gallery import Gallery, enrol
+from identiface_core.rounds.case_input import Settings
 from identiface_core.rounds.consensus import consensus, fuse
 from identiface_core.synthesis.phrases import describe
 from identiface_core.synthesis.witness import LEVELS, low_quality
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from .embedded import Workshop
 
 PEOPLE = 1000
-PROBES, SEEDS, STEPS = 300, 4, 8
-"""People whose faces are generated for the tables, faces of each, sampling steps."""
+PROBES = 300
+"""People whose faces are generated for the tables."""
 
 
 def finish(shop: Workshop) -> None:
@@ -56,7 +57,7 @@ def generated_impostors(model: EmbeddedModel, world: World) -> dict[str, Tensor]
     """Cosines of strangers, by name of the table: "generated" for the consensus of faces generated from all evidence of a
     middle witness, "both" for its fusion with the evidence query. `world` must be people nothing was trained on.
     """
-    count, level = min(PROBES, world.people), LEVELS["middle"]
+    count, level, settings = min(PROBES, world.people), LEVELS["middle"], Settings()
     made, fused = [], []
     for person in range(count):
         said = describe(
@@ -64,9 +65,17 @@ def generated_impostors(model: EmbeddedModel, world: World) -> dict[str, Tensor]
         ).description
         photo = floats(world.views[person, 1][None])
         evidence = Evidence(low_quality(photo)[0], floats(world.sketches[person, 0][None]), said)
-        sample = model.generator.sample([said.full_prompt()], evidence, list(range(SEEDS)), steps=STEPS)
+        query = model.evidence_encoder.query(evidence, model.text_encoder)
+        sample = model.generator.sample(
+            [said.full_prompt()],
+            evidence,
+            list(range(settings.seeds)),
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            estimate=query if settings.estimate else None,
+        )
         made.append(consensus(model.matcher_a.embed(sample.images)))
-        fused.append(fuse(model.evidence_encoder.query(evidence, model.text_encoder), made[-1]))
+        fused.append(fuse(query, made[-1], settings.evidence_weight))
     gallery = embed_views(model.matcher_a.net, world, 0)
     strangers = ~torch.eye(count, world.people, dtype=torch.bool)
     return {

@@ -29,6 +29,7 @@ from identiface_core.evaluation.probes import (
 )
 from identiface_core.evaluation.scores import Scores
 from identiface_core.evaluation.suite import (
+    CHEAP,
     LOOK_ALIKE_SYSTEMS,
     QUICK_HONEST,
     QUICK_OTHERS,
@@ -50,12 +51,15 @@ from tests.core.case_fakes import fake_gallery
 # plans
 
 
-def test_the_full_suite_asks_everything() -> None:
+def test_the_full_suite_asks_everything_but_what_says_nothing() -> None:
     plan = plan_of()
     assert plan.levels == ("careful", "middle", "poor") and plan.probes == 200 and plan.words == 100
-    assert all(set(names) == set(SYSTEMS) for names in plan.mated.values())
-    for names in plan.strangers.values():
-        assert set(SYSTEMS) - set(names) == {"rounds_right_words", "oracle"}
+    assert set(plan.mated["middle"]) == set(SYSTEMS)
+    assert set(SYSTEMS) - set(plan.mated["careful"]) == {"rounds_right_words"}
+    for level in ("careful", "poor"):
+        assert {"true_photo", "one_shot", "consensus_8", "rounds", "everything"} <= set(plan.mated[level])
+    assert set(SYSTEMS) - set(plan.strangers["middle"]) == {"rounds_right_words", "oracle"}
+    assert plan.strangers["poor"] == CHEAP
     assert plan.look_alikes == {"middle": LOOK_ALIKE_SYSTEMS}
 
 
