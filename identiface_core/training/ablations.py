@@ -1,6 +1,6 @@
 """Trainings for comparison: the same start, the same batches, the same number of steps, one thing different.
 
-Every variant starts from the trained transformer with a fresh control branch, so that none has a lead.
+Every variant starts from the trained transformer, as it ships, with a fresh control branch, so that none has a lead.
 
 - "fused": the branch as published, with no loss but the velocity error;
 - "summed": the two pictures' latents are added up instead of fusing their frequencies, a switch of the published code;
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from identiface_core.diffusion.transformer import make_transformer
-from identiface_core.training.loop import load_trained
+from identiface_core.diffusion.transformer import load_transformer
+from identiface_core.embedded import TRANSFORMER
 
 if TYPE_CHECKING:
     from identiface_core.training.embedded import Workshop
@@ -27,12 +27,9 @@ def ablation_stage(shop: Workshop, name: str) -> GeneratorStage:
     """The stage of one variant. The generator must be trained."""
     from identiface_core.training.embedded import generator_stage
 
-    base = make_transformer()
-    trained = generator_stage(shop, base, identity="none", said=False)
-    load_trained(trained.modules, shop.run("generator"))
     stage = generator_stage(
         shop,
-        base,
+        load_transformer(shop.run("generator") / "half" / TRANSFORMER),
         identity=name if name in ("published", "decoded", "latent") else "none",
         said=name == "said",
         fused=name != "summed",

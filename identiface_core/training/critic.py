@@ -1,7 +1,7 @@
 """Stage "critic": who a latent shows and what words would say of it, read without decoding.
 
-Only used in training: it lets the identity loss and the words reach every step of the generator for a hundredth of what
-decoding costs. It never judges anything: figures are read off decoded pictures by other networks.
+Only used in training: it lets the identity loss and the words reach every step of the generator for a seventh of what
+decoding and matching cost on a CPU. It never judges anything: figures are read off decoded pictures by other networks.
 """
 
 from __future__ import annotations
