@@ -76,6 +76,8 @@ def _run(options: argparse.Namespace) -> int:
             people=options.people,
             processes=options.processes,
             page=options.page,
+            resume=options.resume,
+            trainings=options.trainings,
         )
     from identiface_core.cli import train
 
@@ -158,6 +160,18 @@ def _parser() -> argparse.ArgumentParser:
         "--people", type=int, default=1000, metavar="N", help="size of the gallery: 1000 or 10000 (1000)"
     )
     evaluate.add_argument("--processes", type=int, default=2, metavar="N", help="worker processes (2)")
+    evaluate.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help="keep every finished search there, and go on from what it holds",
+    )
+    evaluate.add_argument(
+        "--trainings",
+        type=Path,
+        metavar="DIR",
+        help="also measure the trainings for comparison in this folder of `identiface train`",
+    )
 
     train = commands.add_parser("train", help="make the embedded model again")
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)

@@ -39,14 +39,25 @@ def evaluate(
     people: int,
     processes: int,
     page: Path | None = None,
+    resume: Path | None = None,
+    trainings: Path | None = None,
 ) -> int:
     """Run a suite; print its tables, or write its JSON to the file named `json` as well ("-": JSON only, to the output),
-    and the report to `page`, with its pictures beside it.
+    and the report to `page`, with its pictures beside it. resume: journal of searches that were made before, and of those made
+    now. trainings: folder of a training whose comparisons are measured too.
 
     Raises `InputError` for names and numbers that are not known, before anything is loaded.
     """
     check_known("suite", [suite], SUITES)
-    plan = plan_of(quick=quick, levels=levels, only=only, probes=probes, people=people, processes=processes)
+    plan = plan_of(
+        quick=quick,
+        levels=levels,
+        only=only,
+        probes=probes,
+        people=people,
+        processes=processes,
+        trainings=trainings,
+    )
     if page is not None:
         check_writable(page)
         require_matplotlib()
@@ -54,7 +65,7 @@ def evaluate(
     if target is not None:
         check_writable(target)
     with Stages(Console(stderr=True, highlight=False)) as stages:
-        found = summarise(run(plan, stages))
+        found = summarise(run(plan, stages, resume))
     if page is not None:
         for path in write_benchmark(found, page):
             print(f"written: {path}", file=sys.stderr)

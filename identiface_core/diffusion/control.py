@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .fusion import OFFICIAL_CUTOFF, OFFICIAL_STEEPNESS, FrequencyFusion, zero
+from .fusion import OFFICIAL_CUTOFF, OFFICIAL_STEEPNESS, FrequencyFusion, LatentSum, zero
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -39,7 +39,8 @@ class ControlBranch(nn.Module):
     heads, head_width, context_width: as in the base's blocks. surroundings: also read the known latent and
     the mask of a part round, and whether sketch and LQ are there at all. estimate: also read an identity
     embedding of so many dimensions, what the evidence as a whole points to (after ID3, whose denoiser is
-    conditioned on one); 0 = not. Both are our extensions, zero at start, absent in released weights.
+    conditioned on one); 0 = not. Both are our extensions, zero at start, absent in released weights. fused: False
+    adds the two latents up instead of fusing their frequencies, for comparison.
     """
 
     kind = "control-branch"
@@ -57,6 +58,7 @@ class ControlBranch(nn.Module):
         steepness: float = OFFICIAL_STEEPNESS,
         surroundings: bool = True,
         estimate: int = 0,
+        fused: bool = True,
     ) -> None:
         from diffusers.models.attention import BasicTransformerBlock
 
@@ -72,6 +74,7 @@ class ControlBranch(nn.Module):
             "steepness": steepness,
             "surroundings": surroundings,
             "estimate": estimate,
+            "fused": fused,
         }
         width = heads * head_width
         self.controlnet = nn.ModuleList(
@@ -93,7 +96,9 @@ class ControlBranch(nn.Module):
             )
             for index in range(copies)
         )
-        self.freq_fusion = FrequencyFusion(channels=channels, cutoff=cutoff, steepness=steepness)
+        self.freq_fusion = (
+            FrequencyFusion(channels=channels, cutoff=cutoff, steepness=steepness) if fused else LatentSum()
+        )
         self.surroundings = (
             zero(nn.Conv2d(channels + 1, width, patch, stride=patch, bias=False)) if surroundings else None
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -69,7 +70,43 @@ def zero(layer: LayerT) -> LayerT:
     return layer
 
 
-class FrequencyFusion(nn.Module):
+class Fusion(nn.Module, ABC):
+    """Two latents to one; a missing one is bypassed."""
+
+    @abstractmethod
+    def fuse(self, sketch: Tensor, lq: Tensor) -> Tensor:
+        """Fused latent of two latents (B, C, H, W)."""
+
+    def forward(self, sketch: Tensor | None, lq: Tensor | None, *, missing: str = "bypass") -> Tensor:
+        """Fused latent (B, C, H, W) of two latents of that shape; at most one may be None.
+
+        missing: "bypass" passes the other latent through unfused; "zeros" puts zeros in the missing one's
+        place, as the released code does for a missing LQ photo, which erases those frequencies.
+        """
+        if missing not in ("bypass", "zeros"):
+            raise InputError(f"frequency fusion: `missing` is 'bypass' or 'zeros', not {missing!r}")
+        present = lq if sketch is None else sketch
+        if present is None:
+            raise InputError("frequency fusion needs a sketch latent or an LQ latent, and got neither")
+        if sketch is None or lq is None:
+            if missing == "bypass":
+                return present
+            sketch = torch.zeros_like(present) if sketch is None else sketch
+            lq = torch.zeros_like(present) if lq is None else lq
+        return self.fuse(sketch, lq)
+
+    def fuse_present(
+        self, sketch: Tensor, lq: Tensor, has_sketch: Sequence[bool] | Tensor, has_lq: Sequence[bool] | Tensor
+    ) -> Tensor:
+        """`forward` with bypass for a batch of which each sample has its own missing inputs; zeros where
+        both are missing."""
+        with_sketch = torch.as_tensor(has_sketch, device=sketch.device).bool()[:, None, None, None]
+        with_lq = torch.as_tensor(has_lq, device=sketch.device).bool()[:, None, None, None]
+        single = torch.where(with_sketch, sketch, torch.where(with_lq, lq, torch.zeros_like(lq)))
+        return torch.where(with_sketch & with_lq, self.fuse(sketch, lq), single)
+
+
+class FrequencyFusion(Fusion):
     """Fuses the sketch latent (high frequencies) and the LQ latent (low frequencies), with a small learned
     residual.
 
@@ -111,24 +148,6 @@ class FrequencyFusion(nn.Module):
         steepness = self.k.float().clamp(*STEEPNESS_RANGE)[:, None, None]
         return low_mask(radius_map(height, width, self.k.device), cutoff, steepness)
 
-    def forward(self, sketch: Tensor | None, lq: Tensor | None, *, missing: str = "bypass") -> Tensor:
-        """Fused latent (B, C, H, W) of two latents of that shape; at most one may be None.
-
-        missing: "bypass" passes the other latent through unfused; "zeros" puts zeros in the missing one's
-        place, as the released code does for a missing LQ photo, which erases those frequencies.
-        """
-        if missing not in ("bypass", "zeros"):
-            raise InputError(f"frequency fusion: `missing` is 'bypass' or 'zeros', not {missing!r}")
-        present = lq if sketch is None else sketch
-        if present is None:
-            raise InputError("frequency fusion needs a sketch latent or an LQ latent, and got neither")
-        if sketch is None or lq is None:
-            if missing == "bypass":
-                return present
-            sketch = torch.zeros_like(present) if sketch is None else sketch
-            lq = torch.zeros_like(present) if lq is None else lq
-        return self.fuse(sketch, lq)
-
     def fuse(self, sketch: Tensor, lq: Tensor) -> Tensor:
         """Fused latent of two latents (B, C, H, W)."""
         if sketch.shape != lq.shape:
@@ -140,12 +159,10 @@ class FrequencyFusion(nn.Module):
         residual: Tensor = self.small_residual(torch.cat([sketch, lq], dim=1))
         return fused + RESIDUAL_SCALE * residual
 
-    def fuse_present(
-        self, sketch: Tensor, lq: Tensor, has_sketch: Sequence[bool] | Tensor, has_lq: Sequence[bool] | Tensor
-    ) -> Tensor:
-        """`forward` with bypass for a batch of which each sample has its own missing inputs; zeros where
-        both are missing."""
-        with_sketch = torch.as_tensor(has_sketch, device=sketch.device).bool()[:, None, None, None]
-        with_lq = torch.as_tensor(has_lq, device=sketch.device).bool()[:, None, None, None]
-        single = torch.where(with_sketch, sketch, torch.where(with_lq, lq, torch.zeros_like(lq)))
-        return torch.where(with_sketch & with_lq, self.fuse(sketch, lq), single)
+
+class LatentSum(Fusion):
+    """The two latents added up: what the published code offers instead of frequency fusion, for comparison."""
+
+    def fuse(self, sketch: Tensor, lq: Tensor) -> Tensor:
+        """Sum of two latents (B, C, H, W)."""
+        return sketch + lq

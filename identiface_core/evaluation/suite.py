@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from identiface_core import __version__
 from identiface_core.embedded import load_embedded
 from identiface_core.errors import InputError
 from identiface_core.evidence.lexicon import ATTRIBUTES, slot
+from identiface_core.rounds.case_input import Settings
+from identiface_core.rounds.prepare import gallery_digest
 from identiface_core.synthesis.attributes import attribute_values
-from identiface_core.synthesis.identity import FAMILY
+from identiface_core.synthesis.identity import FAMILY, RENDERER_VERSION
 from identiface_core.synthesis.witness import LEVELS
 
 from .galleries import FAMILIES, SHIPPED, SIZES, gallery_of, look_alike_gallery, look_alike_order
 from .harness import ask, check_decoy, check_pictures, check_views
+from .journal import Journal
 from .part_words import Moved, move_words
 from .pool import spread
 from .probes import (
@@ -32,6 +37,10 @@ from .probes import (
 from .scores import Scores, score
 from .studio import World
 from .systems import SYSTEMS, AnySystem
+from .trainings import PROBES as TRAINING_PROBES
+from .trainings import SYSTEMS as TRAINING_SYSTEMS
+from .trainings import WORDS as TRAINING_WORDS
+from .trainings import Training, trainings_in, world_of
 
 if TYPE_CHECKING:
     from identiface_core.gallery import Gallery
@@ -61,9 +70,10 @@ QUICK_HONEST = (
 """What the quick suite asks with the evidence of the middle witness."""
 QUICK_OTHERS = (*CHEAP, "one_shot", "consensus_4")
 """The same for the others. Of strangers it asks `CHEAP`: thirty of them tell little of an error rate of 0.01."""
+RIGHT_WORDS = ("rounds_right_words", "everything_right_words")
 LEFT_OUT: Mapping[str, tuple[str, ...]] = {
-    "careful": ("rounds_right_words",),
-    "poor": ("rounds_right_words", "oracle", "reference", "one_shot_unguided", "consensus_8_unguided"),
+    "careful": RIGHT_WORDS,
+    "poor": (*RIGHT_WORDS, "oracle", "reference", "one_shot_unguided", "consensus_8_unguided"),
 }
 """What the full suite leaves out unless it is asked for by name: words that are right already cannot be corrected, and
 comparisons that take most of the time are made with better evidence. Strangers are searched for with generated faces at
@@ -92,6 +102,8 @@ class Plan:
     people: int = SHIPPED
     processes: int = 2
     quick: bool = False
+    trainings: tuple[Training, ...] = ()
+    """Trainings for comparison, asked at the level of `look_alikes`."""
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -107,12 +119,13 @@ def plan_of(
     probes: int | None = None,
     people: int = SHIPPED,
     processes: int = 2,
+    trainings: Path | None = None,
 ) -> Plan:
     """The plan of the full or the quick suite, or of what is asked for.
 
     levels: by default all. only: names of systems, or `WORDS`; by default all, in the quick suite a choice of each. probes:
-    with a mate, and as many without. Raises `InputError` for an unknown name, listing the known ones, and for a number that
-    the galleries do not allow.
+    with a mate, and as many without. trainings: folder of trainings for comparison. Raises `InputError` for an unknown name,
+    listing the known ones, for a number that the galleries do not allow, and for a folder without trainings.
     """
     levels = tuple(dict.fromkeys(levels)) or tuple(LEVELS)
     check_known("level", levels, LEVELS)
@@ -148,6 +161,7 @@ def plan_of(
         people=people,
         processes=processes,
         quick=quick,
+        trainings=() if trainings is None else trainings_in(trainings),
     )
 
 
@@ -167,6 +181,8 @@ class Search:
     number: int
     systems: tuple[str, ...]
     decoy: bool = False
+    training: str = ""
+    """Which training draws: its name and the digest of its weights; "" for the shipped one."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,8 @@ class WordsPiece:
     first: int
     redrawn: int
     """Of `WORDS_PIECE` people, on how many the words are tried; the others only tell how people truly differ."""
+    training: str = ""
+    """As in `Search`."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +223,15 @@ class Measured:
     look_alike_gallery: Gallery | None
     versions: dict[str, str] = field(default_factory=dict)
     calibrations: Mapping[str, Any] = field(default_factory=dict)
+    trainings: Mapping[str, tuple[list[Searched], list[list[Moved]]]] = field(default_factory=dict)
+    """By name of the training: searches, and words."""
 
 
-def run(plan: Plan, progress: Progress) -> Measured:
-    """Make all searches of a plan. Raises `harness.LeakError` if anything that is measured has seen the truth."""
+def run(plan: Plan, progress: Progress, kept: Path | None = None) -> Measured:
+    """Make all searches of a plan. Raises `harness.LeakError` if anything that is measured has seen the truth.
+
+    kept: journal of what is done already, and of what is done now; `InputError` if it is of other weights or galleries.
+    """
     check_views(EVIDENCE_PICTURE, GALLERY_PICTURE)
     model = load_embedded()
     gallery = gallery_of(
@@ -225,36 +248,57 @@ def run(plan: Plan, progress: Progress) -> Measured:
             progress=lambda done, total: progress("look-alikes", done, total, "enrolling people"),
         )
     jobs = _jobs(plan)
-    done: dict[int, Searched | list[Moved]] = {}
-    for place, result in spread(_do, jobs, plan.processes, _open, (plan.people, hard is not None)):
-        done[place] = result
-        progress("searches", len(done), len(jobs), _told(jobs[place]))
-    found = [done[place] for place in range(len(jobs))]
-    searched = [one for one in found if isinstance(one, Searched)]
+    about = {
+        "version": __version__,
+        "renderer": RENDERER_VERSION,
+        "weights": dict(model.hashes),
+        "gallery": gallery_digest(gallery),
+        "settings": asdict(Settings()),
+    }
+    journal = Journal[Search | WordsPiece, Searched | list[Moved]](kept, about, _read)
+    done = journal.done(jobs)
+    left = [place for place in range(len(jobs)) if place not in done]
+    todo = [jobs[place] for place in left]
+    needs = (plan.people, hard is not None, plan.trainings)
+    for place, result in spread(_do, todo, plan.processes, _open, needs):
+        journal.add(todo[place], result)
+        done[left[place]] = result
+        progress("searches", len(done), len(jobs), _told(todo[place]))
+    found = [(job, done[place]) for place, job in enumerate(jobs)]
+
+    def searched(training: str = "") -> list[Searched]:
+        return [one for job, one in found if isinstance(one, Searched) and job.training == training]
+
+    def words(training: str = "") -> list[list[Moved]]:
+        return [one for job, one in found if not isinstance(one, Searched) and job.training == training]
 
     def of(group: int) -> dict[str, list[Searched]]:
-        levels = dict.fromkeys(one.search.level for one in searched if one.search.group == group)
-        return {x: [s for s in searched if (s.search.group, s.search.level) == (group, x)] for x in levels}
+        ours = [one for one in searched() if one.search.group == group]
+        levels = dict.fromkeys(one.search.level for one in ours)
+        return {x: [one for one in ours if one.search.level == x] for x in levels}
 
     return Measured(
         plan,
         of(GALLERY_PEOPLE),
         of(STRANGERS),
         of(LOOK_ALIKES),
-        [one for one in found if not isinstance(one, Searched)],
+        words(),
         gallery,
         hard,
         dict(model.hashes),
         model.calibrations,
+        {one.name: (searched(one.key), words(one.key)) for one in plan.trainings},
     )
 
 
 def _jobs(plan: Plan) -> list[Search | WordsPiece]:
     """All pieces of work, the long ones first."""
-    jobs: list[Search | WordsPiece] = [
-        WordsPiece(first, max(0, min(WORDS_PIECE, plan.words - first)))
-        for first in range(0, FULL_WORDS if plan.words else 0, WORDS_PIECE)
-    ]
+
+    def words(faces: int, training: str = "") -> list[Search | WordsPiece]:
+        firsts = range(0, FULL_WORDS if faces else 0, WORDS_PIECE)
+        return [WordsPiece(first, max(0, min(WORDS_PIECE, faces - first)), training) for first in firsts]
+
+    jobs = words(plan.words)
     for group, by_level, count in (
         (GALLERY_PEOPLE, plan.mated, plan.probes),
         (STRANGERS, plan.strangers, plan.probes),
@@ -264,21 +308,63 @@ def _jobs(plan: Plan) -> list[Search | WordsPiece]:
             if names:
                 decoys = plan.decoys if group == GALLERY_PEOPLE else 0
                 jobs += [Search(group, level, number, names, number < decoys) for number in range(count)]
+    level = next(iter(plan.look_alikes))
+    for one in plan.trainings:
+        numbers = range(min(TRAINING_PROBES, plan.probes))
+        jobs += words(min(TRAINING_WORDS, plan.words), one.key)
+        jobs += [
+            Search(GALLERY_PEOPLE, level, n, TRAINING_SYSTEMS, n < plan.decoys, one.key) for n in numbers
+        ]
     return jobs
 
 
 def _told(job: Search | WordsPiece) -> str:
+    if job.training:
+        return f"training '{job.training.split('@')[0]}'"
     if isinstance(job, WordsPiece):
         return "words in part rounds"
     who = {GALLERY_PEOPLE: "with a mate", STRANGERS: "without a mate", LOOK_ALIKES: "look-alikes"}
     return f"{job.level} witness, {who[job.group]}"
 
 
-_WORLDS: dict[int, World] = {}
-"""The worlds of this worker process by group of people."""
+def _read(found: Any) -> Searched | list[Moved]:
+    """A result from the journal."""
+    if isinstance(found, list):
+        return [
+            Moved(
+                one["name"],
+                tuple((first, second) for first, second in one["asked"]),
+                tuple(one["truly"]),
+                tuple(one["values"]),
+                one["outside"],
+            )
+            for one in found
+        ]
+    search = found["search"]
+    scores = {
+        name: Scores(
+            **{
+                **one,
+                "features": None if one["features"] is None else tuple(one["features"]),
+                "trail": tuple((part, rank) for part, rank in one["trail"]),
+            }
+        )
+        for name, one in found["scores"].items()
+    }
+    return Searched(
+        Search(**{**search, "systems": tuple(search["systems"])}),
+        found["person"],
+        found["values"],
+        tuple(found["features"]),
+        scores,
+    )
 
 
-def _open(people: int, look_alikes: bool) -> None:
+_WORLDS: dict[int | str, World] = {}
+"""The worlds of this worker process by group of people; by the key of a training those in which it draws."""
+
+
+def _open(people: int, look_alikes: bool, trainings: Iterable[Training]) -> None:
     """Load the networks and the galleries, which are drawn already, into this process."""
     model = load_embedded()
     world = World(model, gallery_of(model, people))
@@ -286,6 +372,7 @@ def _open(people: int, look_alikes: bool) -> None:
     _WORLDS.update({GALLERY_PEOPLE: world, STRANGERS: world})
     if look_alikes:
         _WORLDS[LOOK_ALIKES] = World(model, look_alike_gallery(model))
+    _WORLDS.update({one.key: world_of(one, world) for one in trainings})
 
 
 def _do(job: Search | WordsPiece) -> Searched | list[Moved]:
@@ -293,8 +380,8 @@ def _do(job: Search | WordsPiece) -> Searched | list[Moved]:
         portraits = pictures(GALLERY_PEOPLE, job.first, WORDS_PIECE, None)
         values = attribute_values(people_of(GALLERY_PEOPLE, job.first, WORDS_PIECE))
         seeds = range(job.first, job.first + job.redrawn)
-        return move_words(_WORLDS[GALLERY_PEOPLE].model, portraits, values, seeds)
-    return search(job, _WORLDS[job.group])
+        return move_words(_WORLDS[job.training or GALLERY_PEOPLE].model, portraits, values, seeds)
+    return search(job, _WORLDS[job.training or job.group])
 
 
 def search(job: Search, world: World) -> Searched:

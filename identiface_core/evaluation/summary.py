@@ -15,6 +15,7 @@ from identiface_core.matchers.calibration import Calibration
 from identiface_core.parts import PARTS
 from identiface_core.rounds.prepare import gallery_digest
 from identiface_core.synthesis.identity import FAMILY, RENDERER_VERSION
+from identiface_core.training.ablations import REFERENCE, VARIANTS
 
 from .galleries import FAMILIES
 from .images import frechet
@@ -34,6 +35,8 @@ CURVES = {"noisy": "rounds", "right": "rounds_right_words", "everything": "every
 """Curves over part rounds, and the system whose queries they follow."""
 SHAPED_BY_MATE = ("reference", "oracle")
 """Systems whose faces are drawn towards, or chosen for, somebody in the gallery."""
+TRAINING_FIGURES = ("rank1", "rank10", "judge_cosine", "psnr", "ms_ssim", "fid_matcher_b")
+"""What is told of trainings for comparison; with their intervals, where they have any."""
 PRINTED_DEPTH = 3
 """Levels of the JSON that are written line by line; what lies deeper stands on one line."""
 
@@ -63,6 +66,7 @@ def summarise(measured: Measured) -> dict[str, Any]:
         },
         "look_alikes": _look_alikes(measured),
         "words": summarise_words(measured.words),
+        "trainings": _trainings(measured),
         "rounds_curve": _curves(measured.mated.get(honest, [])),
         "rounds_curves": {level: _curves(found) for level, found in measured.mated.items()},
         "unmated_alarm": _alarms(levels),
@@ -191,6 +195,50 @@ def _look_alikes(measured: Measured) -> dict[str, Any]:
         "level": level,
     }
     return {**about, **rows}
+
+
+def _trainings(measured: Measured) -> dict[str, Any]:
+    """Per training its systems' rates, and what it gains over `REFERENCE` on the same people, seeds and witnesses."""
+    if not measured.trainings:
+        return {}
+    rows = {}
+    reference, _ = measured.trainings[REFERENCE]
+    for name, (found, words) in measured.trainings.items():
+        systems = {system: row_of(SYSTEMS[system], found, [], {}, 0) for system in _names(found)}
+        rows[name] = {
+            "label": VARIANTS[name],
+            "systems": {
+                system: {key: row[key] for key in row if key.startswith(TRAINING_FIGURES)}
+                for system, row in systems.items()
+            },
+            "gains": {} if name == REFERENCE else _gains(found, reference),
+            "words": {
+                word: {key: row[key] for key in ("right_way", "moved", "faces")}
+                for word, row in summarise_words(words).items()
+            },
+        }
+    first = reference[0].search
+    return {"level": first.level, "probes": len(reference), "against": REFERENCE, "rows": rows}
+
+
+def _gains(found: Sequence[Searched], reference: Sequence[Searched]) -> dict[str, dict[str, Any]]:
+    """Paired differences to the reference by system: rank-1, rank-10, the judge's cosine, PSNR."""
+    result: dict[str, dict[str, Any]] = {}
+    for system in _names(found):
+        ranks, before = _ranks(found, system), _ranks(reference, system)
+        gains: dict[str, Any] = {}
+        for k in RANKS[:2]:
+            gains |= _rate(f"rank{k}", difference(ranks <= k, before <= k))
+        for key in ("judge_cosine", "psnr"):
+            pairs = [
+                (getattr(one.scores[system], key), getattr(other.scores[system], key))
+                for one, other in zip(found, reference, strict=True)
+            ]
+            if all(None not in pair for pair in pairs):
+                ours, theirs = torch.tensor(pairs, dtype=torch.float64).T
+                gains |= _rate(key, difference(ours, theirs))
+        result[system] = gains
+    return result
 
 
 def _pairs(found: Sequence[Searched]) -> list[dict[str, Any]]:

@@ -116,9 +116,16 @@ def everything(studio: Studio) -> Answer:
 
 def rounds_right_words(studio: Studio, truth: Truth) -> Answer:
     """The product's case, but after the whole face the witness's words are replaced by complete and correct ones."""
-    return _by_generated(
-        studio.once(("case, right words",), lambda: Story.of(corrected(studio.case_begun(), truth.words)))
-    )
+    return _by_generated(_right_words(studio, truth))
+
+
+def everything_right_words(studio: Studio, truth: Truth) -> Answer:
+    """The same case, its list "by both": the evidence query reads the right words too."""
+    return _by_both(_right_words(studio, truth))
+
+
+def _right_words(studio: Studio, truth: Truth) -> Story:
+    return studio.once(("case, right words",), lambda: Story.of(corrected(studio.case_begun(), truth.words)))
 
 
 def true_photo(studio: Studio, truth: Truth) -> Answer:
@@ -211,6 +218,10 @@ def _all_systems() -> Iterable[AnySystem]:
     )  # fmt: skip
     yield System("everything", everything, table="both")
     yield Experiment(
+        "everything_right_words", everything_right_words,
+        "an experiment: told the right words, all of them, after the whole face", table="both",
+    )  # fmt: skip
+    yield Experiment(
         "oracle",
         oracle,
         "the published loop: told the true photo, by which it chooses, accepts, stops and reports",
@@ -242,6 +253,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("rounds", "consensus_4"),
     ("rounds", "consensus_8"),
     ("rounds_right_words", "rounds"),
+    ("everything_right_words", "everything"),
     ("everything", "evidence_encoder"),
     ("everything", "one_shot"),
     ("everything", "consensus_8"),

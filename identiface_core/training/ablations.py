@@ -1,15 +1,12 @@
 """Trainings for comparison: the same start, the same batches, the same number of steps, one thing different.
 
 Every variant starts from the trained transformer, as it ships, with a fresh control branch, so that none has a lead.
-
-- "fused": the branch as published, with no loss but the velocity error;
-- "summed": the two pictures' latents are added up instead of fusing their frequencies, a switch of the published code;
-- "published", "decoded", "latent": "fused" with the identity loss in that form (see `identity.identity_term`);
-- "said": "fused" with the words' loss.
+`identiface evaluate --trainings FOLDER` measures them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from identiface_core.diffusion.transformer import load_transformer
@@ -19,8 +16,22 @@ if TYPE_CHECKING:
     from identiface_core.training.embedded import Workshop
     from identiface_core.training.generator import GeneratorStage
 
+PREFIX = "ablation-"
+REFERENCE = "fused"
+VARIANTS: Mapping[str, str] = {
+    REFERENCE: "frequency fusion, no loss but the velocity error",
+    "summed": "the two latents added up instead of fused, a switch of the published code",
+    "published": "with the identity loss as published",
+    "opened": "with the identity loss as published, but a gate for each sample, so that it acts",
+    "decoded": "with the identity loss put right, on decoded faces",
+    "latent": "with the identity loss put right, read off latents by the critic",
+    "said": "with the words' loss",
+}
+"""What is different, by name; the others are held against `REFERENCE`. See `identity.identity_term` for the identity losses."""
 STEPS = 600
 LR = 6e-4
+RAMP = 100
+"""Steps until the identity loss has its full weight."""
 
 
 def ablation_stage(shop: Workshop, name: str) -> GeneratorStage:
@@ -30,10 +41,11 @@ def ablation_stage(shop: Workshop, name: str) -> GeneratorStage:
     stage = generator_stage(
         shop,
         load_transformer(shop.run("generator") / "half" / TRANSFORMER),
-        identity=name if name in ("published", "decoded", "latent") else "none",
+        identity=name if name in ("published", "opened", "decoded", "latent") else "none",
+        ramp=RAMP,
         said=name == "said",
         fused=name != "summed",
         steps=STEPS,
     )
-    stage.name, stage.lr, stage.validate_every = f"ablation-{name}", LR, STEPS
+    stage.name, stage.lr, stage.validate_every = f"{PREFIX}{name}", LR, STEPS
     return stage

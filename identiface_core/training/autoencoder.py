@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion.autoencoder import FACTOR, Autoencoder
+from ..diffusion.autoencoder import Autoencoder
 from ..parts import MASK_CHANNELS
 from .data import World, floats
 from .loop import Stage
@@ -21,8 +21,12 @@ LATENT_NOISE = 0.04
 """Deviation of the noise on standardised latents: nothing may hide in digits that sampling cannot
 reproduce."""
 STATISTICS_MOMENTUM = 0.02
-PART_WEIGHTS = {"eyes": 4.0, "brows": 1.0, "mouth": 3.0, "nose": 1.0, "glasses": 1.0}
+PART_WEIGHTS = {"eyes": 6.0, "brows": 4.0, "mouth": 6.0, "nose": 2.0, "glasses": 3.0}
 """Extra weight of the pixels of a part in the loss: small, and what people look at."""
+SKETCH_WEIGHT = 0.3
+"""Weight of a sketch's pixels: lines would dominate the loss, and nobody looks at a decoded sketch."""
+COLOUR_CELL = 4
+"""Side in pixels of the cells whose mean colour must be right: lips are six pixels high."""
 
 
 class AutoencoderStage(Stage):
@@ -40,7 +44,7 @@ class AutoencoderStage(Stage):
         world: World,
         unseen: World | None = None,
         *,
-        steps: int = 5000,
+        steps: int = 12000,
         batch: int = 16,
         seed: int = 0,
         net: Autoencoder | None = None,
@@ -90,9 +94,8 @@ class AutoencoderStage(Stage):
         photos, sketches, labels = self._draw(2 * self.quarter, self.quarter, self.quarter, generator)
         device = self.net.latent_mean.device
         images = torch.cat([photos, sketches]).to(device, memory_format=torch.channels_last)
-        weights = torch.cat([part_weights(labels), torch.ones(len(sketches), 1, *labels.shape[1:])]).to(
-            device
-        )
+        lines = torch.full((len(sketches), 1, *labels.shape[1:]), SKETCH_WEIGHT)
+        weights = torch.cat([part_weights(labels), lines]).to(device)
 
         raw = self.net.encode_raw(images).float()
         seen = raw[: len(photos)]
@@ -105,8 +108,8 @@ class AutoencoderStage(Stage):
 
         difference = (made - images) * weights
         absolute, square = difference.abs().mean(), ((made - images).square() * weights).mean()
-        edges, colours = _gradient(difference), F.avg_pool2d(made - images, FACTOR).abs().mean()
-        total = absolute + 2 * square + edges + colours
+        edges, colours = _gradient(difference), F.avg_pool2d(difference, COLOUR_CELL).abs().mean()
+        total = absolute + 2 * square + edges + 2 * colours
         values = {"l1": absolute, "mse": square, "edges": edges, "colours": colours}
         if self.features is not None:
             wanted = self.features(photos)

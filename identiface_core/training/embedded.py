@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, GALLERY, TRANSFORMER, write_hashes
 from identiface_core.errors import InputError, WeightsError
+from identiface_core.training.ablations import PREFIX, VARIANTS
 from identiface_core.training.data import World, draw_world
 from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
 from identiface_core.weights.files import load_module, save_module, write_atomic
@@ -177,14 +178,15 @@ def generator_stage(
     base: PixArtTransformer2DModel | None,
     *,
     identity: str = "latent",
+    ramp: int = 500,
     said: bool = True,
     fused: bool = True,
     steps: int = 16000,
 ) -> GeneratorStage:
     """The stage of transformer and control branch, on all that the earlier stages made; see `GeneratorStage`.
 
-    identity: form of the identity loss: "latent" (read by the critic), "decoded" (ours, as published but for its
-    mistakes), "published", or "none". said: with the words' loss.
+    identity: form of the identity loss, see `identity.identity_term`; ramp: steps until it has its full weight. said: with
+    the words' loss.
     """
     from identiface_core.diffusion.autoencoder import Autoencoder
     from identiface_core.evidence.encoder import EvidenceEncoder
@@ -220,7 +222,9 @@ def generator_stage(
         estimate_noise=overconfidence(
             asked["train"], faces["train"], asked["validation"], faces["validation"]
         ),
-        identity=identity_term(identity, shop.world(), faces["train"], critic, autoencoder, matcher),
+        identity=identity_term(
+            identity, shop.world(), faces["train"], critic, autoencoder, matcher, ramp=ramp
+        ),
         said=WordsTerm(critic, attributes) if said else None,
         fused=fused,
         steps=steps,
@@ -264,8 +268,7 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
 }
 """How each stage is set up, in an order in which all of them can run."""
 
-VARIANTS = ("fused", "summed", "published", "decoded", "latent", "said")
-ABLATIONS: dict[str, Callable[[Workshop], Stage]] = {f"ablation-{name}": _ablation(name) for name in VARIANTS}
+ABLATIONS: dict[str, Callable[[Workshop], Stage]] = {f"{PREFIX}{name}": _ablation(name) for name in VARIANTS}
 """Trainings for comparison only, see `training.ablations`; not part of "all"."""
 
 EXPORTS: dict[str, tuple[str, str]] = {

@@ -139,8 +139,7 @@ class GeneratorStage(Stage):
         seed: int = 0,
         autocast: bool = True,
     ) -> None:
-        self.text_encoder, self.identity, self.fused = text_encoder.eval(), identity, fused
-        self.said = said
+        self.text_encoder, self.identity, self.said = text_encoder.eval(), identity, said
         self.seen = People(latents, attributes.tolist(), estimates, estimate_noise)
         self.unseen = self.seen
         if unseen is not None and unseen_attributes is not None:
@@ -160,6 +159,7 @@ class GeneratorStage(Stage):
                     cutoff=cutoff,
                     steepness=OFFICIAL_STEEPNESS,
                     estimate=0 if estimates is None else estimates.shape[-1],
+                    fused=fused,
                 )
                 self.modules["control"] = self.control
         self.dimension = 1 if estimates is None else estimates.shape[-1]
@@ -199,13 +199,9 @@ class GeneratorStage(Stage):
         return errors, denoised_from_v(noisy, made, batch.sigma)
 
     def _control(self, batch: Batch) -> Control:
-        if self.fused:
-            latent = self.control.freq_fusion.fuse_present(
-                batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
-            )
-        else:
-            there = batch.present[:, :, None, None, None]
-            latent = batch.sketch * there[:, 0] + batch.lq * there[:, 1]
+        latent = self.control.freq_fusion.fuse_present(
+            batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
+        )
         rounds = batch.rounds.view(-1, 1, 1, 1)
         latent = latent * (1 - batch.mask * rounds * batch.erase.view(-1, 1, 1, 1))
         surroundings = torch.cat([batch.known * (1 - batch.mask), batch.mask], dim=1) * rounds

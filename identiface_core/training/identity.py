@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .generator import Batch
 
 SIDE = 128
+LATENT_FACTOR, LATENT_BELOW = 0.2, 850
+"""Weight of the identity loss read off latents, and the timestep up to which a prediction is looked at: who a face is, is
+decided where there is still much noise.
+"""
 
 Eye = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(clean latents (B, 4, 16, 16), people (B,), mirrored (B,)) -> unit embeddings (B, D), differentiable."""
@@ -138,7 +142,12 @@ def identity_term(
     warmup: int = 0,
     ramp: int = 500,
 ) -> IdentityTerm | None:
-    """The identity loss in one of its forms: "latent", "decoded", "published"; None for "none". `InputError` for others.
+    """The identity loss in one of its forms; None for "none". `InputError` for others.
+
+    - "latent": read by the critic off latents, at every step and at most noise levels;
+    - "decoded": as published but for its mistakes: on decoded and aligned faces, per sample, weights constant;
+    - "published": with its mistakes: unaligned, one gate for the whole batch, gradient through the weights;
+    - "opened": the same, but with a gate per sample, so that it ever acts.
 
     faces: (N, D) matcher A's embeddings of the world's portraits. A decoded face costs as much as the rest of its step,
     so of those at most 16 are looked at, on every fourth step.
@@ -146,11 +155,13 @@ def identity_term(
     if form == "none":
         return None
     if form == "latent":
-        rule = IdentityLoss(every=1, below=400, warmup=warmup, ramp=ramp)
+        rule = IdentityLoss(factor=LATENT_FACTOR, every=1, below=LATENT_BELOW, warmup=warmup, ramp=ramp)
         return IdentityTerm(rule, LatentEye(critic), faces)
-    if form not in ("decoded", "published"):
-        raise InputError(f"there is no identity loss '{form}': choose latent, decoded, published or none")
-    published = form == "published"
-    points = None if published else torch.from_numpy(np.array(world.canonical_points[: len(faces)]))
-    rule = IdentityLoss(every=4, warmup=warmup, ramp=ramp, published=published)
+    if form not in ("decoded", "published", "opened"):
+        raise InputError(
+            f"there is no identity loss '{form}': choose latent, decoded, published, opened or none"
+        )
+    ours = form == "decoded"
+    points = torch.from_numpy(np.array(world.canonical_points[: len(faces)])) if ours else None
+    rule = IdentityLoss(every=4, warmup=warmup, ramp=ramp, each=form != "published", detach=ours)
     return IdentityTerm(rule, DecodingEye(autoencoder, matcher, points), faces, most=16)

@@ -79,8 +79,8 @@ class IdentityLoss:
     """The identity term of a training step, with its gates.
 
     factor: weight of the whole term. below: a sample's clean estimate is trusted only under this timestep (of
-    1000). every: only each n-th step (published: 10). warmup, ramp: see `identity_ramp`. published: the
-    published form, with gradient through the weights and one gate for the whole batch.
+    1000). every: only each n-th step (published: 10). warmup, ramp: see `identity_ramp`. each: every sample has
+    its own gate. detach: weights are constants. The published form has neither.
     """
 
     factor: float = 0.1
@@ -92,14 +92,15 @@ class IdentityLoss:
     every: int = 10
     warmup: int = 4000
     ramp: int = 1500
-    published: bool = False
+    each: bool = True
+    detach: bool = True
 
     def open(self, step: int, timesteps: Tensor) -> Tensor:
         """(B,) bool: which samples take part at this step; timesteps (B,) in [0, 1000)."""
         if step < self.warmup or step % self.every:
             return torch.zeros_like(timesteps, dtype=torch.bool)
         early = timesteps < self.below
-        return early.all().expand_as(early) if self.published else early
+        return early if self.each else early.all().expand_as(early)
 
     def term(
         self, step: int, timesteps: Tensor, estimate: Tensor, target: Tensor, valid: Tensor | None = None
@@ -118,7 +119,7 @@ class IdentityLoss:
         similarity = F.cosine_similarity(estimate[counts], target[counts].detach(), dim=1)
         loss = weighted_identity_loss(
             similarity,
-            detach=not self.published,
+            detach=self.detach,
             threshold=self.threshold,
             alpha=self.alpha,
             w_min=self.w_min,

@@ -35,7 +35,7 @@ SKILL = {
     "evidence_encoder/sketch": -1.3, "evidence_encoder/words": -1.6, "text": -2.2, "sketch": -2.0, "lq": -0.9,
     "lq_sketch": 0.0, "lq_text": -0.4, "sketch_text": -1.1, "one_shot_unguided": 0.0, "one_shot": 0.4,
     "consensus_4": 0.7, "consensus_8_unguided": 0.5, "consensus_8": 0.9, "reference": 1.0, "rounds": 0.8,
-    "rounds_right_words": 1.3, "everything": 1.5, "oracle": 2.4,
+    "rounds_right_words": 1.3, "everything": 1.5, "everything_right_words": 1.7, "oracle": 2.4,
 }  # fmt: skip
 WITNESS = {"careful": 0.6, "middle": 0.0, "poor": -0.8}
 AGES, TONES = ("young", "adult", "middle-aged", "old"), ("fair", "tan", "brown", "dark")
@@ -112,6 +112,21 @@ def made_up() -> dict[str, Any]:
         name: [{"part": p, "rank1": 0.4 + i * up, "rank10": 0.8 + i * up / 2} for i, p in enumerate(parts)]
         for name, up in (("noisy", 0.004), ("right", 0.02), ("everything", 0.006))
     }
+    ways = {word: {"right_way": 0.9, "moved": 0.5, "faces": 20} for word in ("glasses", "beard")}
+    gain = {"rank1": 0.05, "rank1_ci": [0.01, 0.09], "judge_cosine": 0.021, "judge_cosine_ci": [-0.01, 0.05]}
+    found["trainings"] = {
+        "level": "middle", "probes": 100, "against": "fused",
+        "rows": {
+            name: {
+                "label": "one thing different",
+                "systems": {"consensus_4": {key: found["levels"]["middle"]["consensus_4"][key]
+                                            for key in ("rank1", "rank1_ci", "rank10", "judge_cosine", "psnr")}},
+                "gains": {} if name == "fused" else {"consensus_4": gain},
+                "words": ways,
+            }
+            for name in ("fused", "summed")
+        },
+    }  # fmt: skip
     return found
 
 
@@ -176,15 +191,23 @@ def test_the_page_is_whole_and_stable(found: dict[str, Any]) -> None:
 def test_a_missing_key_is_told_not_fatal(found: dict[str, Any], key: str) -> None:
     part = {name: value for name, value in found.items() if name != key}
     text = benchmark_text(part)
-    if key in ("levels", "words", "rounds_curve", "look_alikes", "records", "people"):
+    if key in ("levels", "words", "rounds_curve", "look_alikes", "records", "people", "trainings"):
         assert NOT_MEASURED in text
     curves.drawable(part, FOREST)
 
 
 def test_an_empty_run_says_so_everywhere() -> None:
     text = benchmark_text({"suite": "embedded"})
-    assert text.count(NOT_MEASURED) == 7
+    assert text.count(NOT_MEASURED) == 8
     assert "0 are met, 0 are missed" in flat(text)
+
+
+def test_trainings_are_held_against_one(found: dict[str, Any]) -> None:
+    text = benchmark_text(found)
+    assert (
+        "| `summed` | consensus of 4 | **+5.0 (+1.0 to +9.0)** | - | +0.021 (-0.010 to +0.050) | - |" in text
+    )
+    assert "| glasses | 50 (90) | 50 (90) |" in text
 
 
 def test_missing_systems_and_figures_are_named(found: dict[str, Any]) -> None:

@@ -183,7 +183,7 @@ def test_one_bit_is_a_difference() -> None:
 
 def test_who_is_told_the_truth_says_so() -> None:
     told = {name for name, system in SYSTEMS.items() if isinstance(system, Experiment)}
-    assert told == {"true_photo", "rounds_right_words", "oracle"}
+    assert told == {"true_photo", "rounds_right_words", "everything_right_words", "oracle"}
     assert all("told" in SYSTEMS[name].label for name in told)
     assert all(not system.label for system in HONEST)
 

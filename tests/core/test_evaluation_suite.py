@@ -55,10 +55,14 @@ def test_the_full_suite_asks_everything_but_what_says_nothing() -> None:
     plan = plan_of()
     assert plan.levels == ("careful", "middle", "poor") and plan.probes == 200 and plan.words == 100
     assert set(plan.mated["middle"]) == set(SYSTEMS)
-    assert set(SYSTEMS) - set(plan.mated["careful"]) == {"rounds_right_words"}
+    assert set(SYSTEMS) - set(plan.mated["careful"]) == {"rounds_right_words", "everything_right_words"}
     for level in ("careful", "poor"):
         assert {"true_photo", "one_shot", "consensus_8", "rounds", "everything"} <= set(plan.mated[level])
-    assert set(SYSTEMS) - set(plan.strangers["middle"]) == {"rounds_right_words", "oracle"}
+    assert set(SYSTEMS) - set(plan.strangers["middle"]) == {
+        "rounds_right_words",
+        "everything_right_words",
+        "oracle",
+    }
     assert plan.strangers["poor"] == CHEAP
     assert plan.look_alikes == {"middle": LOOK_ALIKE_SYSTEMS}
 
@@ -205,10 +209,22 @@ def found() -> dict[str, Any]:
     plan = plan_of(levels=["middle"], only=[*NAMES, WORDS], probes=PROBES)
     groups = ({"middle": searched(group)} for group in (GALLERY_PEOPLE, STRANGERS))
     tables = {"generated": fit(torch.linspace(0, 1, 200)), "evidence": fit(torch.linspace(0.0, 0.6, 100_000))}
+    trainings = {name: (searched(GALLERY_PEOPLE), [[word], [word]]) for name in ("fused", "summed")}
     measured = Measured(
-        plan, *groups, {}, [[word], [word]], fake_gallery(12), None, {"matcher_a.safetensors": "ab"}, tables
-    )
+        plan, *groups, {}, [[word], [word]], fake_gallery(12), None, {"matcher_a.safetensors": "ab"}, tables,
+        trainings,
+    )  # fmt: skip
     return summarise(measured)
+
+
+def test_a_training_is_held_against_the_reference(found: dict[str, Any]) -> None:
+    told = found["trainings"]
+    assert (told["level"], told["probes"], told["against"]) == ("middle", PROBES, "fused")
+    assert list(told["rows"]) == ["fused", "summed"] and told["rows"]["fused"]["gains"] == {}
+    gain = told["rows"]["summed"]["gains"]["text"]
+    assert (gain["rank1"], gain["psnr"], gain["judge_cosine"]) == (0, 0, 0), "the same searches"
+    assert told["rows"]["fused"]["systems"]["text"]["rank1"] == found["levels"]["middle"]["text"]["rank1"]
+    assert told["rows"]["fused"]["words"]["beard"]["moved"] == found["words"]["beard"]["moved"]
 
 
 def test_the_json_holds_what_it_promises(found: dict[str, Any]) -> None:
@@ -354,7 +370,7 @@ def test_the_command_writes_json_beside_the_table_or_alone(
     found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(cli_evaluate, "run", lambda plan, _: asked.append(plan))
+    monkeypatch.setattr(cli_evaluate, "run", lambda plan, *_: asked.append(plan))
     monkeypatch.setattr(cli_evaluate, "summarise", lambda _: found)
     file = tmp_path / "e.json"
     command = ["evaluate", "--quick", "--levels", "middle,poor", "--only", "text", "--probes", "7"]

@@ -277,7 +277,7 @@ def test_identity_term_reaches_the_generator(text_encoder, published):
     matcher = FaceNet(dimension=16, widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1)).eval()
     points = torch.tensor([[48.0, 60], [80, 60], [64, 76], [52, 92], [76, 92]]).expand(6, -1, -1)
     targets = torch.nn.functional.normalize(torch.randn(6, 16))
-    rule = IdentityLoss(every=2, warmup=0, ramp=0, published=published)
+    rule = IdentityLoss(every=2, warmup=0, ramp=0, each=not published, detach=not published)
     eye = DecodingEye(autoencoder, matcher, None if published else points)
     term = IdentityTerm(rule, eye, targets)
     stage = small_stage(GeneratorStage, text_encoder, autocast=False, identity=term)

@@ -71,8 +71,8 @@ def test_ramp_and_gates_agree_with_the_reference() -> None:
 
 def test_published_gate_asks_the_whole_batch_and_ours_each_sample() -> None:
     timesteps = torch.tensor([10, 199, 200, 900])
-    assert IdentityLoss(published=True).open(4000, timesteps).tolist() == [False] * 4
-    assert IdentityLoss(published=True).open(4000, timesteps[:2]).tolist() == [True] * 2
+    assert IdentityLoss(each=False).open(4000, timesteps).tolist() == [False] * 4
+    assert IdentityLoss(each=False).open(4000, timesteps[:2]).tolist() == [True] * 2
     assert IdentityLoss().open(4000, timesteps).tolist() == [True, True, False, False]
     for step in (3990, 4001):
         assert not IdentityLoss().open(step, timesteps).any()
@@ -95,7 +95,7 @@ def test_term_passes_gradcheck_and_reaches_only_open_samples(published: bool) ->
     generator = torch.Generator().manual_seed(0)
     estimate = torch.randn(4, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     target = torch.randn(4, 6, dtype=torch.float64, generator=generator)
-    loss = IdentityLoss(published=published)
+    loss = IdentityLoss(each=not published, detach=not published)
     timesteps = torch.tensor([0, 100, 150, 199])
 
     start = estimate.detach().clone()

@@ -44,6 +44,7 @@ from .tables import (
     words_table,
 )
 from .targets import alarms, distances, targets
+from .trainings import gains_table, trainings_table, trainings_words_table
 
 HONEST = "middle"
 """The witness that single answers are given for."""
@@ -77,6 +78,7 @@ def benchmark_text(found: Found, *, pictures: bool = True) -> str:
         "Look-alikes": lambda: _look_alikes(found),
         "Words in part rounds": lambda: _words(found),
         "Find rate over part rounds": lambda: _rounds(found, drawn),
+        "Trained otherwise": lambda: _trainings(found),
         "Subgroups": lambda: _subgroups(found),
     }
     parts = [*_opening(found)]
@@ -329,6 +331,28 @@ def _rounds(found: Found, drawn: list[str]) -> list[str]:
         prose(f"{'. '.join(one[0].upper() + one[1:] for one in told)}.") if told else "",
         _picture(curves.ROUNDS, drawn, "find rate after each part round"),
         table(head, rows),
+    ]
+
+
+def _trainings(found: Found) -> list[str]:
+    told = found.get("trainings") or {}
+    if not told:
+        return []
+    against = told["against"]
+    return [
+        prose(
+            f"The same start (the shipped transformer, a fresh control branch), the same batches in the same order, the same "
+            f"number of steps, one thing different. {told['probes']} probes of the *{told['level']}* witness. Short trainings "
+            "show what a piece does to the first steps of learning, not where a long training ends."
+        ),
+        trainings_table(told["rows"]),
+        prose(
+            f"Gains over `{against}` on the same people, witnesses and seeds, rates in points; bold where the interval leaves "
+            "out zero:"
+        ),
+        gains_table(told["rows"]),
+        "Words in part rounds, moved in % of the true difference (right way in %):",
+        trainings_words_table(told["rows"]),
     ]
 
 

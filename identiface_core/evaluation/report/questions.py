@@ -41,7 +41,12 @@ QUESTIONS: tuple[Question, ...] = (
     Question("What does the best candidate as reference add?", (("reference", "consensus_8"),)),
     Question(
         "What do part rounds add, and what do corrected words add to them?",
-        (("rounds", "consensus_4"), ("rounds_right_words", "rounds"), ("rounds_right_words", "consensus_4")),
+        (
+            ("rounds", "consensus_4"),
+            ("rounds_right_words", "rounds"),
+            ("rounds_right_words", "consensus_4"),
+            ("everything_right_words", "everything"),
+        ),
     ),
     Question(
         "What does all of it add to one generated face, and to the raw photo?",

@@ -61,12 +61,13 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Told the truth, so not ours to claim": {
         "rounds_right_words": "part rounds, TOLD the right words",
+        "everything_right_words": "everything, TOLD the right words",
         "oracle": "published protocol (ORACLE: chooses by the true photo)",
     },
 }
 """Names of systems in the JSON and what a table calls them, in the order of the tables."""
-OTHERS = "Trained otherwise"
-"""Group of every name that `GROUPS` does not know: trainings without one of the pieces."""
+OTHERS = "Others"
+"""Group of every name that `GROUPS` does not know."""
 IN_SENTENCES = {
     "true_photo": "the true photo",
     "one_shot_unguided": "one face not drawn towards the estimate",
@@ -75,6 +76,7 @@ IN_SENTENCES = {
     "rounds": "part rounds",
     "rounds_right_words": "part rounds told the right words",
     "everything": "everything",
+    "everything_right_words": "everything told the right words",
     "oracle": "the ORACLE protocol",
 }
 """The same where a label would break the sentence."""
