@@ -13,13 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..evidence.lexicon import ATTRIBUTES
+from ..evidence.lexicon import ATTRIBUTES, attributes_of
+from .latents import ROUND_PARTS
 from .loop import Stage
 
 if TYPE_CHECKING:
     from .latents import Latents
 
 SIZES = [len(attribute.values) for attribute in ATTRIBUTES]
+BELONGS = torch.zeros(len(ROUND_PARTS), len(ATTRIBUTES), dtype=torch.bool)
+"""Which attributes belong to which part of `ROUND_PARTS`."""
+for _place, _part in enumerate(ROUND_PARTS):
+    BELONGS[_place, list(attributes_of(_part))] = True
 
 
 class LatentCritic(nn.Module):
@@ -53,6 +58,9 @@ class LatentCritic(nn.Module):
 
 class CriticStage(Stage):
     """Portraits' latents, noisy and smoothed as a generator's predictions are, to attributes and identity.
+
+    In half of the samples one part is another person's, and so are its words: a part must be read where it is, not guessed
+    from whose face it is in. Who such a face shows is not asked.
 
     latents, attributes (N, SLOTS), faces (N, D): of the people to train on; faces are matcher A's embeddings of their
     portraits. unseen_*: of people to validate on.
@@ -88,13 +96,13 @@ class CriticStage(Stage):
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         people = torch.randint(len(self.latents), (self.batch,), generator=generator)
         side = torch.randint(2, (self.batch,), generator=generator)
+        latents, values = self._one_part_swapped(people, side, generator)
         device = next(self.critic.parameters()).device
-        logits, vectors = self.critic(
-            as_predicted(self.latents.portraits[people, side].float(), generator).to(device)
-        )
-        people, values = people.to(device), self.values[people].to(device)
+        logits, vectors = self.critic(as_predicted(latents, generator).to(device))
+        values = values.to(device)
         read = torch.stack([F.cross_entropy(x, v) for x, v in zip(logits, values.T, strict=True)]).mean()
-        scores = vectors @ self.faces.to(device).T
+        whole, people = vectors[self.swapped :], people[self.swapped :].to(device)
+        scores = whole @ self.faces.to(device).T
         known = F.cross_entropy(self.scale * scores, people)
         return {
             "loss": read + 0.1 * known,
@@ -102,6 +110,25 @@ class CriticStage(Stage):
             "known": known,
             "cosine": scores.gather(1, people[:, None]).mean(),
         }
+
+    @property
+    def swapped(self) -> int:
+        """How many samples of a batch, its first ones, have a part of somebody else."""
+        return self.batch // 2
+
+    def _one_part_swapped(
+        self, people: Tensor, side: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Latents (B, 4, 16, 16) and attribute values (B, SLOTS) of people, the first ones with another's part."""
+        n = self.swapped
+        latents, values = self.latents.portraits[people, side].float(), self.values[people]
+        others = torch.randint(len(self.latents), (n,), generator=generator)
+        parts = torch.randint(len(ROUND_PARTS), (n,), generator=generator)
+        theirs, cells = self.latents.portraits[others, side[:n]].float(), self.latents.cells
+        where = (cells[people[:n], side[:n], parts] | cells[others, side[:n], parts])[:, None].float()
+        swapped = torch.lerp(latents[:n], theirs, where)
+        said = torch.where(BELONGS[parts], self.values[others], values[:n])
+        return torch.cat([swapped, latents[n:]]), torch.cat([said, values[n:]])
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

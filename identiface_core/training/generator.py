@@ -50,7 +50,7 @@ PART_SIGMA_CENTRE = 2.0
 """Part rounds are trained at higher noise, where the words decide and not what is left of the answer."""
 ERASED = 0.8
 """Share of the part rounds in which the clues inside the mask are hidden: else nobody needs to read the words."""
-NO_ESTIMATE = 0.4
+NO_ESTIMATE = 0.25
 """Share of the whole faces that are drawn without an estimate of the evidence encoder."""
 
 

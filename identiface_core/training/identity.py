@@ -76,17 +76,22 @@ class IdentityTerm:
     """The identity loss of a training step, on whole faces.
 
     rule: weights and gates. targets: (N, D) embeddings of the people trained on. most: samples that are looked at per
-    step, at most.
+    step, at most. told: only samples that are drawn towards an estimate; of the others nobody can ask whose face it is
+    while there is still much noise.
     """
 
-    def __init__(self, rule: IdentityLoss, eye: Eye, targets: Tensor, *, most: int = 64) -> None:
-        self.rule, self.eye, self.most = rule, eye, most
+    def __init__(
+        self, rule: IdentityLoss, eye: Eye, targets: Tensor, *, most: int = 64, told: bool = False
+    ) -> None:
+        self.rule, self.eye, self.most, self.told = rule, eye, most, told
         self.targets = F.normalize(targets)
 
     def __call__(self, step: int, batch: Batch, made: Tensor) -> Tensor | None:
         """The term for predicted clean latents (B, 4, 16, 16), or None when no sample takes part."""
         timesteps = sigma_to_t(batch.sigma.flatten()).float()
         counts = self.rule.open(step, timesteps) & (batch.rounds == 0)
+        if self.told:
+            counts &= batch.estimate.abs().amax(1) > 0
         rows = torch.nonzero(counts)[: self.most, 0]
         if not len(rows):
             return None
@@ -103,7 +108,7 @@ class WordsTerm:
     """
 
     def __init__(
-        self, critic: LatentCritic, values: Tensor, *, factor: float = 0.05, highest: float = 5.0
+        self, critic: LatentCritic, values: Tensor, *, factor: float = 0.1, highest: float = 5.0
     ) -> None:
         self.critic = critic.eval().requires_grad_(False)
         self.values, self.factor, self.highest = values, factor, highest
@@ -144,7 +149,7 @@ def identity_term(
 ) -> IdentityTerm | None:
     """The identity loss in one of its forms; None for "none". `InputError` for others.
 
-    - "latent": read by the critic off latents, at every step and at most noise levels;
+    - "latent": read by the critic off latents, at every step and at most noise levels, of faces drawn towards an estimate;
     - "decoded": as published but for its mistakes: on decoded and aligned faces, per sample, weights constant;
     - "published": with its mistakes: unaligned, one gate for the whole batch, gradient through the weights;
     - "opened": the same, but with a gate per sample, so that it ever acts.
@@ -156,7 +161,7 @@ def identity_term(
         return None
     if form == "latent":
         rule = IdentityLoss(factor=LATENT_FACTOR, every=1, below=LATENT_BELOW, warmup=warmup, ramp=ramp)
-        return IdentityTerm(rule, LatentEye(critic), faces)
+        return IdentityTerm(rule, LatentEye(critic), faces, told=True)
     if form not in ("decoded", "published", "opened"):
         raise InputError(
             f"there is no identity loss '{form}': choose latent, decoded, published, opened or none"

@@ -19,8 +19,9 @@ from identiface_core.evidence.lexicon import ATTRIBUTES, SLOTS
 from identiface_core.evidence.values import Evidence
 from identiface_core.evidence.words import TextEncoder
 from identiface_core.matchers.network import FaceNet
-from identiface_core.training.critic import LatentCritic
+from identiface_core.training.critic import CriticStage, LatentCritic
 from identiface_core.training.generator import (
+    NO_ESTIMATE,
     BaseStage,
     GeneratorStage,
     encode_sorted,
@@ -250,7 +251,8 @@ def test_estimates_go_with_the_evidence_that_is_there(text_encoder):
     asked = batch.estimate.abs().sum(1) > 0
     rounds = batch.rounds.bool()
     assert not asked[rounds].any()
-    assert 0.4 < asked[~rounds].float().mean() < 0.7
+    share = 1 - NO_ESTIMATE  # fewer: some samples have no evidence at all
+    assert share - 0.2 < asked[~rounds].float().mean() < share + 0.05
     kinds = batch.estimate.argmax(1) + 1
     sketch, lq = batch.present[asked].bool().T
     assert torch.equal(kinds[asked] & 1 > 0, lq) and torch.equal(kinds[asked] & 2 > 0, sketch)
@@ -309,6 +311,31 @@ def test_the_critic_is_a_cheap_eye(text_encoder):
     loss = term(0, replace(batch, sigma=torch.full_like(batch.sigma, 0.1), rounds=torch.zeros(12)), made)
     (gradient,) = torch.autograd.grad(loss, made)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
+
+    told = IdentityTerm(term.rule, term.eye, targets, told=True)
+    some = torch.zeros_like(batch.estimate)
+    some[:5] = 1.0
+    whole = replace(batch, sigma=torch.full_like(batch.sigma, 0.1), rounds=torch.zeros(12), estimate=some)
+    (gradient,) = torch.autograd.grad(told(0, whole, made), made)
+    assert ((gradient.flatten(1).norm(dim=1) > 0) == (torch.arange(12) < 5)).all()
+    assert told(0, replace(whole, estimate=torch.zeros_like(some)), made) is None
+
+
+def test_the_critic_sees_parts_of_others_with_their_words():
+    """Half of a batch has one part of somebody else: what is said of that part is his, the rest stays."""
+    latents, values = little_latents(6), people_values(6)
+    stage = CriticStage(latents, values, torch.randn(6, 16), latents, values, torch.randn(6, 16), batch=12)
+    people, side = torch.arange(12) % 6, torch.zeros(12, dtype=torch.long)
+    seen, said = stage._one_part_swapped(people, side, torch.Generator().manual_seed(0))
+    before, known = latents.portraits[people, side].float(), values[people]
+    assert stage.swapped == 6
+    assert torch.equal(seen[6:], before[6:]) and torch.equal(said[6:], known[6:])
+    assert any(not torch.equal(seen[i], before[i]) for i in range(6))
+    for i in range(6):
+        changed = {ATTRIBUTES[k].part for k in torch.nonzero(said[i] != known[i])[:, 0].tolist()}
+        assert len(changed) <= 1 and changed <= set(ROUND_PARTS)
+    assert any((said[i] != known[i]).any() for i in range(6))
+    assert torch.isfinite(stage.loss(0, torch.Generator().manual_seed(0))["loss"])
 
 
 def test_the_words_loss_asks_for_what_was_said_of_the_part(text_encoder):
