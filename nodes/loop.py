@@ -51,7 +51,7 @@ class StartCase(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="Weight of the words; 1 is none.",
+                    tooltip="Weight of the words; 1 is none. Whole faces that a photo steers are drawn without.",
                 ),
                 io.Float.Input(
                     "strength",

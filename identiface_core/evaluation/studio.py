@@ -225,7 +225,9 @@ def draw_faces(
         given,
         list(seeds),
         steps=settings.steps,
-        guidance_scale=settings.guidance_scale if prompt else 1.0,
+        guidance_scale=settings.guidance(
+            words=bool(prompt), photo=given.lq is not None, part=mask is not None
+        ),
         strength=settings.strength,
         known=known,
         mask=mask,

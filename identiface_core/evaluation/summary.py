@@ -15,7 +15,6 @@ from identiface_core.matchers.calibration import Calibration
 from identiface_core.parts import PARTS
 from identiface_core.rounds.prepare import gallery_digest
 from identiface_core.synthesis.identity import FAMILY, RENDERER_VERSION
-from identiface_core.training.ablations import REFERENCE, VARIANTS
 
 from .galleries import FAMILIES
 from .images import frechet
@@ -24,6 +23,7 @@ from .part_words import summarise_words
 from .scores import Scores
 from .suite import HONEST, Measured, Searched
 from .systems import PAIRS, SYSTEMS, AnySystem
+from .trainings import REFERENCE, VARIANTS
 
 RANKS = (1, 10, 50)
 FPIRS = (0.01, 0.003)

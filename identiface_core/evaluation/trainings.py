@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +12,24 @@ from identiface_core.diffusion.generator import FaceGenerator
 from identiface_core.diffusion.transformer import load_transformer
 from identiface_core.embedded import FILES, TRANSFORMER
 from identiface_core.errors import InputError
-from identiface_core.training.ablations import PREFIX, REFERENCE, VARIANTS
 from identiface_core.weights.files import load_module
 
 from .studio import World
 
+PREFIX = "ablation-"
+"""How the runs of these trainings are called in the folder `runs` of a training."""
+REFERENCE = "fused"
+VARIANTS: Mapping[str, str] = {
+    REFERENCE: "frequency fusion, no loss but the velocity error",
+    "summed": "the two latents added up instead of fused, a switch of the published code",
+    "published": "with the identity loss as published",
+    "opened": "with the identity loss as published, but a gate for each sample, so that it acts",
+    "decoded": "with the identity loss put right, on decoded faces",
+    "latent": "with the identity loss put right, read off latents by the critic",
+    "said": "with the words' loss",
+}
+"""What is different, by name; the others are held against `REFERENCE`. See `training.identity.identity_term`
+for the identity losses."""
 SYSTEMS = ("lq_sketch", "one_shot", "consensus_4")
 """What is asked of each."""
 PROBES = 100

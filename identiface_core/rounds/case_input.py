@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, Literal
 
 from identiface_core.errors import CaseError, IdentiFaceError, InputError
 from identiface_core.evidence.description import Description
+from identiface_core.toml import parse_toml
 
 MAX_BYTES = 1 << 20
 
@@ -46,6 +46,8 @@ class Settings:
     """Sampling steps; a few are enough to search with."""
     guidance_scale: float = 2.0
     """Weight of the words against no words; 1 is none."""
+    photo_guidance: float = 1.0
+    """The same for whole faces that an LQ photo steers: more makes them types."""
     strength: float = 1.0
     """Strength of the control branch (sketch and LQ photo), [0, 2]."""
     estimate: bool = True
@@ -71,6 +73,7 @@ class Settings:
             "seeds": (1, 64),
             "steps": (1, 200),
             "guidance_scale": (0, 30),
+            "photo_guidance": (0, 30),
             "strength": (0, 2),
             "rounds": (1, 100),
             "candidates": (1, 1000),
@@ -92,6 +95,12 @@ class Settings:
                 f'run.exclude must be a list of names, such as ["Ann", "Bob"], got {self.exclude!r}'
             )
         object.__setattr__(self, "exclude", tuple(self.exclude))
+
+    def guidance(self, *, words: bool, photo: bool, part: bool) -> float:
+        """Guidance scale of a drawing: with words or without, with an LQ photo or without, of a part or of the whole face."""
+        if not words:
+            return 1.0
+        return self.photo_guidance if photo and not part else self.guidance_scale
 
 
 @dataclass(frozen=True)
@@ -124,12 +133,12 @@ def read_case(path: str | Path) -> CaseInput:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CaseError(f"{path}: more than {MAX_BYTES:,} bytes: this is no CASE.toml")
-        tables = _toml().loads(path.read_bytes().decode("utf-8-sig"))
+        tables = parse_toml(path.read_bytes())
     except OSError as error:
         raise CaseError(
             f"{path}: cannot be read ({error.strerror or error}): give the path of a CASE.toml"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CaseError(
             f"{path}: not valid TOML ({error}): texts need quotes, tables look like [evidence]"
         ) from error
@@ -161,16 +170,6 @@ def parse_case(tables: Mapping[str, Any], folder: Path) -> CaseInput:
         gallery=None if gallery == "embedded" else folder / gallery,
         settings=Settings(**run),
     )
-
-
-def _toml() -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        return tomllib
-    import tomli
-
-    return tomli
 
 
 def _check_keys(table: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -147,7 +147,9 @@ class CaseEngine:
             self.prepared.evidence,
             seeds,
             steps=self.settings.steps,
-            guidance_scale=self.settings.guidance_scale,
+            guidance_scale=self.settings.guidance(
+                words=bool(planned.prompt), photo=self.prepared.evidence.lq is not None, part=redraw
+            ),
             strength=self.settings.strength,
             known=Sample(standing.image[None], standing.latents) if standing is not None and redraw else None,
             mask=where.mask if redraw else None,

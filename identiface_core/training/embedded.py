@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from identiface_core.embedded import CALIBRATIONS, FILES, FOLDER, GALLERY, TRANSFORMER, write_hashes
 from identiface_core.errors import InputError, WeightsError
-from identiface_core.training.ablations import PREFIX, VARIANTS
+from identiface_core.evaluation.trainings import PREFIX, VARIANTS
 from identiface_core.training.data import World, draw_world
 from identiface_core.training.loop import CHECKPOINT, Outcome, Stage, load_trained, run_stage
 from identiface_core.weights.files import load_module, save_module, write_atomic

@@ -71,7 +71,7 @@ def generated_impostors(model: EmbeddedModel, world: World) -> dict[str, Tensor]
             evidence,
             list(range(settings.seeds)),
             steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
+            guidance_scale=settings.guidance(words=True, photo=True, part=False),
             estimate=query if settings.estimate else None,
         )
         made.append(consensus(model.matcher_a.embed(sample.images)))

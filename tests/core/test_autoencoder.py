@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from identiface_core.diffusion.autoencoder import Autoencoder
 from identiface_core.errors import InputError
-from identiface_core.training.autoencoder import AutoencoderStage, part_weights, psnr
+from identiface_core.training.autoencoder import PART_WEIGHTS, AutoencoderStage, part_weights, psnr
 from identiface_core.training.loop import run_stage
 from identiface_core.weights.files import load_module, save_module
 
@@ -132,4 +132,6 @@ def test_small_parts_weigh_more():
     labels[0, 8, 8] = 1  # eyes
     weights = part_weights(labels)
     assert weights.shape == (1, 1, 16, 16)
-    assert weights[0, 0, 8, 8] == weights[0, 0, 10, 6] == 5 and weights[0, 0, 0, 0] == 1
+    assert (
+        weights[0, 0, 8, 8] == weights[0, 0, 10, 6] == 1 + PART_WEIGHTS["eyes"] and weights[0, 0, 0, 0] == 1
+    )

@@ -366,3 +366,11 @@ def test_settings_are_checked() -> None:
         Settings(strength=3)
     with pytest.raises(InputError, match="no evidence"):
         CaseInput()
+
+
+def test_words_weigh_more_where_they_alone_decide() -> None:
+    settings = Settings(guidance_scale=3.0, photo_guidance=1.25)
+    assert settings.guidance(words=True, photo=True, part=False) == 1.25
+    assert settings.guidance(words=True, photo=True, part=True) == 3.0
+    assert settings.guidance(words=True, photo=False, part=False) == 3.0
+    assert settings.guidance(words=False, photo=False, part=True) == 1.0, "there is nothing to weigh"
