@@ -65,9 +65,14 @@ class ApplyControl(io.ComfyNode):
             "through the control branch.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The embedded MODEL; it stays as it is, a patched copy is returned."
+                    "model",
+                    tooltip="The MODEL that the control belongs to: the embedded one, or PixArt-alpha. It stays as it is, a "
+                    "patched copy is returned.",
                 ),
-                sockets.Control.Input("control", tooltip="Of Load Embedded Model."),
+                sockets.Control.Input(
+                    "control",
+                    tooltip="Of Load Embedded Model, or of Load IdentiFace Control for PixArt-alpha.",
+                ),
                 sockets.Evidence.Input(
                     "evidence", tooltip="Photo, sketch or both. Words do not matter here."
                 ),
@@ -98,8 +103,8 @@ class ApplyControl(io.ComfyNode):
                 io.Latent.Input(
                     "latent",
                     optional=True,
-                    tooltip="To draw a part anew: the LATENT that is sampled, with its mask (Set Latent "
-                    "Noise Mask). The branch then sees what surrounds the part.",
+                    tooltip="The LATENT that is sampled. To draw a part anew, with its mask (Set Latent Noise Mask): the "
+                    "embedded branch then sees what surrounds the part. With PixArt-alpha it tells the size, else 1024 x 1024.",
                 ),
                 sockets.Embedding.Input(
                     "estimate",
@@ -142,8 +147,43 @@ class ApplyControl(io.ComfyNode):
                 end=end,
                 known=known,
                 cells=cells,
+                size=None if latent is None else tuple(latent["samples"].shape[-2:]),
                 estimate=None if estimate is None else estimate.embedding.vector,
             )
+        )
+
+
+class NullText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceNullText",
+            display_name="Null Text",
+            category=CATEGORY,
+            description="What IdentiFace's released code takes for no words: PixArt's own learned table, as long as the prompt. "
+            "Use it as the negative; an empty T5 text gives other pictures.",
+            inputs=[
+                io.Model.Input("model", tooltip="A PixArt-alpha MODEL: the table is in it."),
+                io.Conditioning.Input("positive", tooltip="The prompt, whose length it takes."),
+            ],
+            outputs=[sockets.out(io.Conditioning, "negative")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, positive: Any) -> io.NodeOutput:
+        from identiface_core.diffusion.published import null_text
+        from identiface_core.errors import InputError
+
+        network = model.model.diffusion_model
+        table = getattr(getattr(network, "y_embedder", None), "y_embedding", None)
+        if table is None:
+            raise InputError(
+                f"Null Text: the MODEL is a {type(network).__name__}, which has no learned null text: load a PixArt-alpha "
+                "checkpoint, or encode an empty text"
+            )
+        rows = table.detach().float().cpu()
+        return io.NodeOutput(
+            [[null_text(rows, tokens.shape[1])[None], dict(options)] for tokens, options in positive]
         )
 
 
@@ -159,4 +199,4 @@ def latent_cells(latent: Any) -> Any:
     return latent_mask(F.interpolate(mask, (FACTOR * height, FACTOR * width)))
 
 
-NODES = [EncodeDescription, ApplyControl]
+NODES = [EncodeDescription, ApplyControl, NullText]

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from identiface_core.gallery import Gallery
 
 GALLERIES = "identiface_galleries"
+CONTROLS = "controlnet"
+"""The host's own folder for control networks."""
 EMBEDDED = "embedded demo"
 SUFFIX = ".safetensors"
 EXAMPLE = Path(__file__).resolve().parents[1] / "identiface_core" / "examples" / "case" / "case.toml"
@@ -45,6 +47,34 @@ def open_gallery(name: str) -> Gallery:
             f"there is no gallery {name!r} in {looked}: make one with Enrol Faces, or put the file there"
         )
     return Gallery.load(path)
+
+
+def controls() -> list[str]:
+    """Names of the files in the host's folder for control networks; what they are is told when one is loaded."""
+    return [name for name in folder_paths.get_filename_list(CONTROLS) if name.endswith(SUFFIX)]
+
+
+def control_file(name: str) -> Path:
+    """Where that file is; WeightsError says where it was looked for, and how to make one."""
+    from identiface_core.errors import WeightsError
+
+    path = folder_paths.get_full_path(CONTROLS, name)
+    if path is None:
+        looked = ", ".join(folder_paths.get_folder_paths(CONTROLS))
+        raise WeightsError(
+            f"Load IdentiFace Control: there is no file {name!r} in {looked}: make one from the released checkpoint with "
+            "`identiface weights import identiface-official latest.pth --out FILE`, and put it there"
+        )
+    return Path(path)
+
+
+def state_of_control(name: str) -> Any:
+    """Changes when that file does."""
+    path = folder_paths.get_full_path(CONTROLS, name)
+    if path is None:
+        return name
+    stat = Path(path).stat()
+    return name, stat.st_mtime_ns, stat.st_size
 
 
 def gallery_file(name: str) -> Path:

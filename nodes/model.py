@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import sockets
+from . import folders, sockets
 
 
 class LoadEmbeddedModel(io.ComfyNode):
@@ -49,6 +49,45 @@ class LoadEmbeddedModel(io.ComfyNode):
         return io.NodeOutput(*host_model())
 
 
+class LoadControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceLoadControl",
+            display_name="Load IdentiFace Control",
+            category="IdentiFace/model",
+            description="The authors' released control branch, for the host's own PixArt-alpha MODEL: lets photo and sketch "
+            "steer it. Made once from their checkpoint with `identiface weights import`.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=folders.controls(),
+                    tooltip="A file of the folder models/controlnet, as `identiface weights import` writes it. What it is, is "
+                    "told by its content.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Of Stable Diffusion 1, which PixArt-alpha uses too: encodes photo and sketch.",
+                ),
+            ],
+            outputs=[sockets.out(sockets.Control, "control", tooltip="For Apply Control.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return True  # the file is looked for when the node runs, which can say more
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_: Any) -> Any:
+        return folders.state_of_control(file)
+
+    @classmethod
+    def execute(cls, file: str, vae: Any) -> io.NodeOutput:
+        from .pixart import load_control
+
+        return io.NodeOutput(load_control(folders.control_file(file), vae))
+
+
 def host_model() -> tuple[Any, ...]:
     """The embedded model in the order of the node's outputs; WeightsError for files missing or damaged."""
     import copy
@@ -79,4 +118,4 @@ def host_model() -> tuple[Any, ...]:
     )
 
 
-NODES = [LoadEmbeddedModel]
+NODES = [LoadEmbeddedModel, LoadControl]

@@ -113,4 +113,26 @@ class PartRound(io.ComfyNode):
         )
 
 
-NODES = [PartMask, PartRound]
+class PublishedSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFacePublishedSigmas",
+            display_name="Published Sigmas",
+            category=CATEGORY,
+            description="The noise levels of IdentiFace's released sampler, for SamplerCustom with PixArt-alpha and dpmpp_2m. "
+            "They end a little above 0, as released.",
+            inputs=[
+                io.Int.Input("steps", default=20, min=1, max=200, tooltip="Sampling steps; published: 20."),
+            ],
+            outputs=[sockets.out(io.Sigmas, "sigmas")],
+        )
+
+    @classmethod
+    def execute(cls, steps: int) -> io.NodeOutput:
+        from identiface_core.diffusion.published import published_sigmas
+
+        return io.NodeOutput(published_sigmas(steps))
+
+
+NODES = [PartMask, PartRound, PublishedSigmas]

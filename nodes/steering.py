@@ -17,11 +17,12 @@ from identiface_core.diffusion.generator import SIDE, FaceGenerator, Sample, aro
 from identiface_core.diffusion.masking import latent_mask, paste
 from identiface_core.diffusion.sampling import OnStep, seeded_noise
 from identiface_core.diffusion.schedule import uniform_sigmas
+from identiface_core.errors import InputError
 from identiface_core.evidence.values import Evidence
 from identiface_core.imaging import resize
 
 from .images import to_core, to_host
-from .native import CONTROL_KEY, patcher
+from .native import CONTROL_KEY, HostTransformer, patcher
 
 
 class HostControl:
@@ -54,9 +55,19 @@ class HostControl:
         known: Tensor | None = None,
         cells: Tensor | None = None,
         estimate: Tensor | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Any:
         """A copy of MODEL that `evidence` and `estimate` (D,) steer; at strength 0 a plain copy. known, cells: see
-        `around`."""
+        `around`. size: of what is sampled; there is only one here.
+
+        Raises `InputError` for a MODEL that is not the embedded one.
+        """
+        if not isinstance(model.model.diffusion_model, HostTransformer):
+            raise InputError(
+                f"Apply Control: this control belongs to the embedded MODEL, but the MODEL is a "
+                f"{type(model.model.diffusion_model).__name__}: take that of Load Embedded Model, or for PixArt-alpha the "
+                "control of Load IdentiFace Control"
+            )
         patched = model.clone()
         if strength == 0:
             return patched

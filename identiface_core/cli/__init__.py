@@ -63,6 +63,12 @@ def _run(options: argparse.Namespace) -> int:
                 options.file, options.image, k=options.k, face=options.face, device=options.device
             )
         return gallery.info(options.file)
+    if options.command == "weights":
+        return _weights(options)
+    if options.command == "parity":
+        from identiface_core.cli import released
+
+        return released.parity(options.weights, options.case, json=options.json)
     if options.command == "evaluate":
         from identiface_core.cli import evaluate
 
@@ -82,6 +88,29 @@ def _run(options: argparse.Namespace) -> int:
     from identiface_core.cli import train
 
     return train.embedded(options.stage, options.folder, minutes=options.minutes, device=options.device)
+
+
+def _weights(options: argparse.Namespace) -> int:
+    if options.action == "import":
+        from identiface_core.cli import released
+
+        return released.import_released(
+            options.kind,
+            options.source,
+            out=options.out,
+            base=options.base,
+            half=not options.full,
+            heads=options.heads,
+        )
+    from identiface_core.cli import weights
+
+    if options.action == "list":
+        return weights.show(options.role, as_json=options.json, as_markdown=options.markdown)
+    if options.action == "get":
+        return weights.get(options.names, models=options.models, yes=options.yes, mirror=options.mirror)
+    if options.action == "verify":
+        return weights.verify(options.names, models=options.models)
+    return weights.where(options.name, models=options.models)
 
 
 def _check_device(device: str) -> None:
@@ -133,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
         _device(action)
     info = actions.add_parser("info", help="what a gallery file holds")
     info.add_argument("file", metavar="FILE", help='gallery file, or "embedded" for the shipped one')
+
+    _weights_options(commands.add_parser("weights", help="get, check and find files of other models"))
+
+    parity = commands.add_parser("parity", help="compare imported weights with reference tensors")
+    parity.add_argument("--weights", type=Path, required=True, metavar="W", help="imported weights")
+    parity.add_argument("--case", type=Path, required=True, metavar="C", help="inputs and reference outputs")
+    parity.add_argument("--json", action="store_true", help="print the figures as JSON")
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -187,6 +223,36 @@ def _parser() -> argparse.ArgumentParser:
     embedded.add_argument("--minutes", type=_minutes, metavar="M", help="end a stage after so many minutes")
     _device(embedded)
     return parser
+
+
+def _weights_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="what there is, and under which licence")
+    listed.add_argument("--role", metavar="ROLE", help="only files of this role, such as matcher")
+    listed.add_argument("--json", action="store_true", help="print everything that is known, as JSON")
+    listed.add_argument("--markdown", action="store_true", help="print the table of docs/weights.md")
+    get = actions.add_parser("get", help="download files, after showing their licences")
+    get.add_argument("names", nargs="+", metavar="NAME", help="as `weights list` calls it")
+    get.add_argument("--yes", action="store_true", help="agree to the licences without being asked")
+    get.add_argument("--mirror", metavar="URL", help="fetch from there, with the same paths behind it")
+    verify = actions.add_parser("verify", help="read the files that are here through again")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="only these (all)")
+    where = actions.add_parser("where", help="where a file was looked for, and what was found there")
+    where.add_argument("name", metavar="NAME", help="as `weights list` calls it")
+    for action in (get, verify, where):
+        action.add_argument(
+            "--models",
+            type=Path,
+            metavar="DIR",
+            help="ComfyUI's models folder (that of COMFYUI_PATH, else one of our own)",
+        )
+    brought = actions.add_parser("import", help="convert published weights, pickles too, into a file of ours")
+    brought.add_argument("kind", metavar="KIND", help="what they are: identiface-official")
+    brought.add_argument("source", type=Path, metavar="SOURCE", help="the published file")
+    brought.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    brought.add_argument("--base", type=Path, metavar="FILE", help="the base model they were trained on")
+    brought.add_argument("--full", action="store_true", help="keep float32 (float16)")
+    brought.add_argument("--heads", type=int, metavar="N", help="attention heads, where shapes cannot tell")
 
 
 def _case_options(parser: argparse.ArgumentParser) -> None:

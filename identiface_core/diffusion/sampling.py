@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .published import published
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, H, W), sigma, a scalar tensor) -> predicted x0, same shape."""
@@ -51,7 +52,8 @@ def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor, on_step: OnStep | Non
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m}
+SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m, "published": published}
+"""By name. "published" is meant for the sigmas of `published.published_sigmas`; over others it is a 2M like any."""
 
 
 def sampler_named(name: str) -> Sampler:

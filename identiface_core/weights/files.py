@@ -14,7 +14,7 @@ import json
 import os
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from identiface_core.errors import OutputError, WeightsError
-
-MAX_HEADER = 4 * 1024 * 1024
-"""Bytes. A longer header is refused before it is read."""
+from identiface_core.weights.layout import AGAIN, in_short, misfits, parse_layout
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -105,7 +103,7 @@ def read_header(path: str | Path) -> Header:
             size = os.fstat(stream.fileno()).st_size
             return _parse_header(path, stream.read(8), stream.read, size).header
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def sha256_of(path: str | Path) -> str:
@@ -116,19 +114,24 @@ def sha256_of(path: str | Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise _unreadable(Path(path), error) from error
+        raise unreadable(Path(path), error) from error
     return digest.hexdigest()
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Write a file wholly or not at all; missing folders are made. OutputError says why it was not."""
+    write_parts(path, [data], len(data))
+
+
+def write_parts(path: str | Path, parts: Iterable[bytes | memoryview], size: int) -> None:
+    """`write_atomic` of parts that need not be in memory together; `size` bytes in all."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("xb") as stream:
-                stream.write(data)
+                stream.writelines(parts)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, path)
@@ -137,7 +140,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot write {len(data):,} bytes: {_reason(error)}. Nothing was changed."
+            f"{path}: cannot write {size:,} bytes: {_reason(error)}. Nothing was changed."
         ) from error
 
 
@@ -192,7 +195,22 @@ def _write(
     written = safetensors.torch.save(tensors)
     length: int = struct.unpack("<Q", written[:8])[0]
     entries = json.loads(written[8 : 8 + length])
-    data = written[8 + length :]
+    data = memoryview(written)[8 + length :]
+    header = sealed_header(kind, config, extra, entries, [data])
+    write_parts(path, [header, data], len(header) + len(data))
+
+
+def sealed_header(
+    kind: str,
+    config: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    parts: Iterable[bytes | memoryview],
+) -> bytes:
+    """The first bytes of a file, up to the tensors': what it says about itself, with its checksum.
+
+    entries: safetensors' own, by name. parts: the tensors' bytes in the order of the file.
+    """
     texts = {
         "format": "identiface",
         "version": "1",
@@ -200,17 +218,21 @@ def _write(
         "config": json.dumps(dict(config), sort_keys=True),
         "extra": json.dumps(dict(extra), sort_keys=True),
     }
-    texts["sha256"] = _checksum(texts, entries, data)
+    texts["sha256"] = checksum(texts, entries, parts)
     # The library writes metadata in no fixed order; equal content shall give equal files.
     header = json.dumps({"__metadata__": texts, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    write_atomic(path, struct.pack("<Q", len(header)) + header + data)
+    return struct.pack("<Q", len(header)) + header
 
 
-def _checksum(texts: Mapping[str, str], entries: Mapping[str, Any], data: bytes | memoryview) -> str:
+def checksum(
+    texts: Mapping[str, str], entries: Mapping[str, Any], parts: Iterable[bytes | memoryview]
+) -> str:
+    """sha256 of what a header says, without the checksum itself, and of the tensors' bytes; 64 hex digits."""
     signed = {name: text for name, text in texts.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps([signed, entries], sort_keys=True).encode())
-    digest.update(data)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 
@@ -219,7 +241,7 @@ def _read(path: str | Path, kind: str | None, sha256: str | None) -> tuple[Heade
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     found = "" if sha256 is None else hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise WeightsError(
@@ -232,17 +254,14 @@ def _read(path: str | Path, kind: str | None, sha256: str | None) -> tuple[Heade
         raise WeightsError(
             f"{path}: wanted a file of kind '{kind}', this one is of kind '{header.kind}'. Choose another."
         )
-    if _checksum(raw.texts, raw.entries, memoryview(content)[raw.start :]) != header.checksum:
-        raise WeightsError(f"{path}: the content does not match its own checksum: it is damaged. {_AGAIN}")
+    if checksum(raw.texts, raw.entries, [memoryview(content)[raw.start :]]) != header.checksum:
+        raise WeightsError(f"{path}: the content does not match its own checksum: it is damaged. {AGAIN}")
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path}: not a valid safetensors file ({error}). {_AGAIN}") from error
+        raise WeightsError(f"{path}: not a valid safetensors file ({error}). {AGAIN}") from error
     # In the order of names: the library gives them in any order.
     return header, {name: t.float() if t.dtype in HALF_TYPES else t for name, t in sorted(tensors.items())}
-
-
-_AGAIN = "Get or make it again."
 
 
 @dataclass(frozen=True)
@@ -257,26 +276,9 @@ class _RawHeader:
 
 def _parse_header(path: Path, first: bytes, read: Callable[[int], bytes], size: int) -> _RawHeader:
     """`first` are the first eight bytes, `read(count)` gives those after them, `size` is that of the file."""
-    if size < 8:
-        raise WeightsError(f"{path}: only {size} bytes long: the file is empty or truncated. {_AGAIN}")
-    length: int = struct.unpack("<Q", first)[0]
-    if length > MAX_HEADER:
-        raise WeightsError(
-            f"{path}: not a safetensors file (header of {length:,} bytes, at most {MAX_HEADER:,} are read). "
-            "Pickled weights (.pt, .pth, .ckpt) are never read."
-        )
-    if size < 8 + length:
-        raise WeightsError(f"{path}: truncated: {size:,} bytes, its header has {8 + length:,}. {_AGAIN}")
-    try:
-        entries = json.loads(read(length))
-        texts = entries.pop("__metadata__", {})
-        ends = [int(entry["data_offsets"][1]) for entry in entries.values()]
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a safetensors file (its header cannot be read). {_AGAIN}") from error
-    wanted = 8 + length + max(ends, default=0)
-    if size < wanted:
-        raise WeightsError(f"{path}: truncated: {size:,} bytes, its header promises {wanted:,}. {_AGAIN}")
-    if not isinstance(texts, dict) or texts.get("format") != "identiface":
+    layout = parse_layout(path, first, read, size)
+    texts = layout.texts
+    if texts.get("format") != "identiface":
         raise WeightsError(f"{path}: a safetensors file, but not written by IdentiFace. Choose another file.")
     if texts.get("version") != "1":
         found = texts.get("version")
@@ -285,8 +287,8 @@ def _parse_header(path: Path, first: bytes, read: Callable[[int], bytes], size: 
         config, extra = json.loads(texts["config"]), json.loads(texts["extra"])
         header = Header(texts["kind"], dict(config), dict(extra), texts["sha256"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path}: its header is damaged ({error}). {_AGAIN}") from error
-    return _RawHeader(header, texts, entries, 8 + length)
+        raise WeightsError(f"{path}: its header is damaged ({error}). {AGAIN}") from error
+    return _RawHeader(header, texts, layout.entries, layout.start)
 
 
 def _build(path: Path, cls: type[ModuleT], config: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModuleT:
@@ -309,25 +311,25 @@ def _build(path: Path, cls: type[ModuleT], config: dict[str, Any], tensors: Mapp
 
 def _check_fit(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     wanted = module.state_dict()
-    faults = [f"'{name}' is missing" for name in wanted if name not in tensors]
-    faults += [f"'{name}' is not part of the network" for name in tensors if name not in wanted]
-    for name, here in wanted.items():
-        tensor = tensors.get(name, here)
-        if tensor.shape != here.shape:
-            faults.append(f"'{name}' has shape {tuple(tensor.shape)}, wanted {tuple(here.shape)}")
-        elif tensor.is_floating_point() != here.is_floating_point():
-            faults.append(f"'{name}' has type {tensor.dtype}, wanted {here.dtype}")
+    faults = misfits(
+        {name: tuple(here.shape) for name, here in wanted.items()},
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+    )
+    faults += [
+        f"'{name}' has type {tensors[name].dtype}, wanted {here.dtype}"
+        for name, here in wanted.items()
+        if name in tensors and tensors[name].is_floating_point() != here.is_floating_point()
+    ]
     if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        first = "; ".join(faults[:3])
-        raise WeightsError(f"{path}: does not fit {type(module).__name__}: {first}{more}. {_AGAIN}")
+        raise WeightsError(f"{path}: does not fit {type(module).__name__}: {in_short(faults)}. {AGAIN}")
     names = {name for name, _ in module.named_parameters()}
     bad = [name for name in sorted(names & set(tensors)) if not torch.isfinite(tensors[name]).all()]
     if bad:
-        raise WeightsError(f"{path}: tensor '{bad[0]}' holds values that are not finite. {_AGAIN}")
+        raise WeightsError(f"{path}: tensor '{bad[0]}' holds values that are not finite. {AGAIN}")
 
 
-def _unreadable(path: Path, error: OSError) -> WeightsError:
+def unreadable(path: Path, error: OSError) -> WeightsError:
+    """The error for a weight file that the system does not let us read."""
     if isinstance(error, FileNotFoundError):
         return WeightsError(
             f"{path}: no such file. Give an existing path; shipped weights come back by reinstalling."

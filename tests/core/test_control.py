@@ -17,83 +17,20 @@ from identiface_core.diffusion.transformer import (
     save_transformer,
 )
 from identiface_core.errors import InputError, WeightsError
+from identiface_core.weights.pixart import load_pixart
+from identiface_core.weights.released import control_of, open_released
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
-
-BASE_NAMES = {
-    "x_embedder.proj": "pos_embed.proj",
-    "t_embedder.mlp.0": "adaln_single.emb.timestep_embedder.linear_1",
-    "t_embedder.mlp.2": "adaln_single.emb.timestep_embedder.linear_2",
-    "csize_embedder.mlp.0": "adaln_single.emb.resolution_embedder.linear_1",
-    "csize_embedder.mlp.2": "adaln_single.emb.resolution_embedder.linear_2",
-    "ar_embedder.mlp.0": "adaln_single.emb.aspect_ratio_embedder.linear_1",
-    "ar_embedder.mlp.2": "adaln_single.emb.aspect_ratio_embedder.linear_2",
-    "t_block.1": "adaln_single.linear",
-    "y_embedder.y_proj.fc1": "caption_projection.linear_1",
-    "y_embedder.y_proj.fc2": "caption_projection.linear_2",
-    "final_layer.linear": "proj_out",
-    "final_layer.scale_shift_table": "scale_shift_table",
-}
-BLOCK_NAMES = {
-    "attn.qkv": "attn1.to_q attn1.to_k attn1.to_v",
-    "attn.proj": "attn1.to_out.0",
-    "cross_attn.q_linear": "attn2.to_q",
-    "cross_attn.kv_linear": "attn2.to_k attn2.to_v",
-    "cross_attn.proj": "attn2.to_out.0",
-    "mlp.fc1": "ff.net.0.proj",
-    "mlp.fc2": "ff.net.2",
-}
-
-
-def _diffusers(tensors: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    renamed = {}
-    for key, tensor in tensors.items():
-        stem, _, end = key.rpartition(".") if key.endswith(("weight", "bias")) else (key, "", "")
-        targets = names.get(stem, stem).split()
-        for target, piece in zip(targets, tensor.chunk(len(targets)), strict=True):
-            renamed[f"{target}.{end}" if end else target] = piece
-    return renamed
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 @pytest.fixture(scope="module")
 def official() -> tuple[torch.nn.Module, ControlBranch]:
     """The released architecture, tiny, with reference weights."""
-    weights = load_file(REFERENCE / "identiface-tiny-weights.safetensors")
-    base = make_transformer(
-        num_attention_heads=4,
-        attention_head_dim=12,
-        out_channels=8,
-        num_layers=6,
-        cross_attention_dim=48,
-        sample_size=16,
-        caption_channels=32,
-        use_additional_conditions=True,
-        interpolation_scale=2,
-    )
-    state = _diffusers(
-        {k: v for k, v in _below(weights, "base_model.").items() if not k.startswith("blocks.")}, BASE_NAMES
-    )
-    state.pop("y_embedder.y_embedding")
-    for index in range(6):
-        block = _diffusers(_below(weights, f"base_model.blocks.{index}."), BLOCK_NAMES)
-        state |= {f"transformer_blocks.{index}.{k}": v for k, v in block.items()}
-    wrong = base.load_state_dict(state, strict=False)
-    assert wrong.unexpected_keys == [] and wrong.missing_keys in ([], ["pos_embed.pos_embed"])
-    branch = ControlBranch.copy_of(base, copies=3, surroundings=False)
-    state = {
-        k: v
-        for k, v in weights.items()
-        if k.startswith(("freq_fusion.", "controlnet.")) and "copied_block" not in k
-    }
-    for index in range(3):
-        block = _diffusers(_below(weights, f"controlnet.{index}.copied_block."), BLOCK_NAMES)
-        state |= {f"controlnet.{index}.copied_block.{k}": v for k, v in block.items()}
-    branch.load_state_dict(state)
-    return base.eval(), branch.eval()
+    tensors, _, config = open_released(REFERENCE / "identiface-tiny-weights.safetensors", heads=4)
+    base = load_pixart(tensors.below("base_model."), heads=4, base=8, scale=2)
+    branch = ControlBranch(**config)
+    branch.load_state_dict(dict(control_of(tensors)))
+    return base, branch.eval()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_LINES = 450
 
 LEVELS = (
-    {"errors", "parts", "provenance", "imaging", "weights"},
+    {"errors", "toml", "parts", "provenance", "imaging", "weights", "catalogue"},
     {"faces", "evidence"},
     {"diffusion", "gallery", "matchers"},
     {"embedded"},
@@ -201,11 +201,21 @@ def test_nothing_executes_foreign_code() -> None:
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            if called in CALLS:
+            if called in CALLS and not _opens_without_running(path, node):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} calls {called}")
             if any(key.arg == "allow_pickle" and ast.unparse(key.value) != "False" for key in node.keywords):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} passes allow_pickle")
     assert wrong == []
+
+
+def _opens_without_running(path: Path, call: ast.Call) -> bool:
+    """The one call that may open a foreign checkpoint: it builds tensors and plain values, and reads none of them."""
+    safe = {("weights_only", "True"), ("mmap", "True")}
+    return (
+        path == ROOT / "identiface_core" / "weights" / "foreign.py"
+        and ast.unparse(call.func) == "torch.load"
+        and safe <= {(str(key.arg), ast.unparse(key.value)) for key in call.keywords}
+    )
 
 
 def test_the_pack_loads_nothing_slow_before_a_node_runs() -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from identiface_core.errors import WeightsError
-from identiface_core.weights.files import MAX_HEADER, load_tensors, read_header, save_tensors
+from identiface_core.weights.files import load_tensors, read_header, save_tensors
+from identiface_core.weights.layout import MAX_HEADER
 
 
 @pytest.fixture
