@@ -108,6 +108,8 @@ def install() -> str:
         failed = (
             call(*pip, *pinned, "torch", "numpy", "setuptools")
             or call(*pip, *pinned, "--no-build-isolation", "--editable", f"{ROOT}[dev,train]")
+            # controlnet-aux asks for torchvision, which it can do without as we use it.
+            or call(*pip, *pinned, "--no-deps", "controlnet-aux", "einops")
             or call(venv_python(), "-c", IMPORTS)
         )
         if failed == STOPPED:
