@@ -107,7 +107,7 @@ def install() -> str:
         # torch goes first, so that the build chosen for this machine is the one that everything else meets.
         failed = (
             call(*pip, *pinned, "torch", "numpy", "setuptools")
-            or call(*pip, *pinned, "--no-build-isolation", "--editable", f"{ROOT}[dev,train]")
+            or call(*pip, *pinned, "--no-build-isolation", "--editable", f"{ROOT}[dev,train,photos]")
             # controlnet-aux asks for torchvision, which it can do without as we use it.
             or call(*pip, *pinned, "--no-deps", "controlnet-aux", "einops")
             or call(venv_python(), "-c", IMPORTS)

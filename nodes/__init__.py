@@ -14,8 +14,32 @@ class IdentiFaceExtension(ComfyExtension):
     """All nodes of the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from . import case, conditioning, evidence, gallery, identity, loop, model, sampling
+        from . import (
+            case,
+            conditioning,
+            evidence,
+            faces,
+            gallery,
+            guidance,
+            identity,
+            loop,
+            matchers,
+            model,
+            sampling,
+        )
 
         folders.register()
-        stages = (model, evidence, conditioning, identity, sampling, gallery, loop, case)
+        stages = (
+            model,
+            evidence,
+            faces,
+            conditioning,
+            matchers,
+            identity,
+            guidance,
+            sampling,
+            gallery,
+            loop,
+            case,
+        )
         return [node for stage in stages for node in stage.NODES]

@@ -22,6 +22,7 @@ from identiface_core.rounds.plan import PlannedRound
 from identiface_core.rounds.prepare import Prepared, prepared_from
 from identiface_core.rounds.runner import clear, restore_from, save_case, write_pages, write_round
 from identiface_core.rounds.sheet import candidate_sheet
+from identiface_core.rounds.toolkit import PHOTO_WEIGHT, PhotoQuery
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,14 @@ class HostCase:
 
     @classmethod
     def start(cls, toolkit: Any, evidence: Evidence, gallery: Gallery, settings: Settings) -> HostCase:
-        """A case before its first round; GalleryError for a gallery of other matchers than the toolkit's."""
+        """A case before its first round; GalleryError for a gallery of other matchers than the toolkit's.
+
+        A generator may have settings of its own: `settings(given) -> Settings`.
+        """
+        own = getattr(toolkit.generator, "settings", None)
+        settings = settings if own is None else own(settings)
+        if isinstance(toolkit.evidence_encoder, PhotoQuery):
+            settings = dataclasses.replace(settings, evidence_weight=PHOTO_WEIGHT)
         return cls(CaseEngine(prepared_from(evidence, gallery, source="ComfyUI"), settings, toolkit))
 
     @property
@@ -50,10 +58,9 @@ class HostCase:
 
     @property
     def candidates(self) -> Candidates:
-        """The list by both queries, as it stands."""
+        """The list by both queries, as it stands; empty before the first face if the evidence alone makes no query."""
         found = self.engine.lists()[BY_BOTH]
-        assert found is not None
-        return found
+        return found or Candidates((), self.engine.model.matcher_a.name, BY_BOTH, len(self.prepared.gallery))
 
     def path(self) -> list[Drawn]:
         """The accepted rounds, the face that stands last; InputError before the first."""
@@ -63,8 +70,8 @@ class HostCase:
         return [self.engine.drawn[one.index] for one in path]
 
     def faces(self) -> Tensor:
-        """(R, 3, 128, 128): the chosen faces of the accepted rounds; InputError before the first."""
-        return torch.stack([one.image for one in self.path()])
+        """(R, 3, H, W): the chosen faces of the accepted rounds as they were drawn; InputError before the first."""
+        return torch.stack([one.shown for one in self.path()])
 
     def with_state(self, state: Controller) -> HostCase:
         """The same case in another state of the controller."""
@@ -73,7 +80,7 @@ class HostCase:
         return HostCase(fresh)
 
     def drawn_round(self, part: str | None, pick: int | None) -> tuple[HostCase, Tensor | None]:
-        """The case after its next round (of `part`, or as planned), and all (S, 3, 128, 128) faces of it.
+        """The case after its next round (of `part`, or as planned), and all portraits (S, 3, H, H) of it.
 
         pick: the witness's choice among them; None: the evidence score's. A stopped case comes back as it is.
         """

@@ -40,6 +40,13 @@ class EncodeDescription(io.ComfyNode):
                     tooltip="everything: all words at once, for a whole face. A part: the opening and that "
                     "part's words, for a round.",
                 ),
+                io.Boolean.Input(
+                    "published_cleaning",
+                    default=False,
+                    optional=True,
+                    tooltip="Clean the text as IdentiFace's released code does before its T5 reads it: lower case, no brackets. "
+                    "For PixArt-alpha; the embedded model does not need it.",
+                ),
             ],
             outputs=[
                 sockets.out(io.Conditioning, "conditioning"),
@@ -48,9 +55,14 @@ class EncodeDescription(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, description: Any, part: str) -> io.NodeOutput:
+    def execute(
+        cls, clip: Any, description: Any, part: str, published_cleaning: bool = False
+    ) -> io.NodeOutput:
+        from identiface_core.evidence.cleaning import clean_caption
+
         sockets.one_of(part, choices(), "Encode Description: part")
         prompt = description.full_prompt() if part == EVERYTHING else description.prompt(part)
+        prompt = clean_caption(prompt) if published_cleaning else prompt
         return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), prompt)
 
 
@@ -66,12 +78,12 @@ class ApplyControl(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The MODEL that the control belongs to: the embedded one, or PixArt-alpha. It stays as it is, a "
-                    "patched copy is returned.",
+                    tooltip="The MODEL that the control belongs to: the embedded one, PixArt-alpha, or Stable Diffusion 1.5. It "
+                    "stays as it is, a patched copy is returned.",
                 ),
                 sockets.Control.Input(
                     "control",
-                    tooltip="Of Load Embedded Model, or of Load IdentiFace Control for PixArt-alpha.",
+                    tooltip="Of Load Embedded Model, or of Load IdentiFace Control for PixArt-alpha and Stable Diffusion 1.5.",
                 ),
                 sockets.Evidence.Input(
                     "evidence", tooltip="Photo, sketch or both. Words do not matter here."

@@ -11,6 +11,7 @@ from .images import one, to_core, to_host
 
 CATEGORY = "IdentiFace/evidence"
 FACES = ("automatic", "whole picture", "by number", "by box")
+EXTRACTORS = ("own", "canny", "lineart_standard", "hed", "lineart", "lineart-coarse", "pidinet")
 
 
 class ExampleCase(io.ComfyNode):
@@ -81,7 +82,8 @@ class LQPhoto(io.ComfyNode):
                 sockets.Finder.Input(
                     "finder",
                     optional=True,
-                    tooltip="Of Load Embedded Model; needed to find a face in a larger photo.",
+                    tooltip="Needed to find a face in a larger photo. Of Load Face Detector for real people, of Load Embedded "
+                    "Model for drawn ones.",
                 ),
             ],
             outputs=[
@@ -199,20 +201,48 @@ class Sketch(io.ComfyNode):
                     tooltip="drawing: lines are cleaned. photo: lines are extracted, as if someone had "
                     "drawn it.",
                 ),
+                io.Combo.Input(
+                    "extractor",
+                    options=list(EXTRACTORS),
+                    default=EXTRACTORS[0],
+                    optional=True,
+                    tooltip="What extracts a photo's lines. own: as the embedded model's drawings are. The others come from the "
+                    "package controlnet_aux; hed, lineart and pidinet need weights as well.",
+                ),
             ],
-            outputs=[sockets.out(sockets.Evidence, "evidence"), sockets.out(io.Image, "lines")],
+            outputs=[
+                sockets.out(sockets.Evidence, "evidence"),
+                sockets.out(
+                    io.Image,
+                    "lines",
+                    tooltip="512 x 512: for a ControlNet too; those of 'own' are 128 x 128.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, image: Any, kind: str) -> io.NodeOutput:
-        from identiface_core.evidence.sketch import clean_sketch, extract_sketch
+    def execute(cls, image: Any, kind: str, extractor: str = EXTRACTORS[0]) -> io.NodeOutput:
+        import folder_paths
+
+        from identiface_core.evidence.extractors import extract_lines, lines_to_sketch
+        from identiface_core.evidence.sketch import FINE_SIDE, clean_sketch, extract_sketch
         from identiface_core.evidence.values import Evidence
 
         sockets.one_of(kind, ("drawing", "photo"), "Sketch: kind")
+        sockets.one_of(extractor, EXTRACTORS, "Sketch: extractor")
         picture = one(image, "Sketch")
-        lines = clean_sketch(picture) if kind == "drawing" else extract_sketch(picture)
-        shown = to_host(lines)
-        return io.NodeOutput(Evidence(sketch=lines), shown, ui=ui.PreviewImage(shown, cls=cls))
+        fine = None
+        if kind == "drawing":
+            lines, fine = clean_sketch(picture), clean_sketch(picture, side=FINE_SIDE)
+        elif extractor == EXTRACTORS[0]:
+            lines = extract_sketch(picture)
+        else:
+            found = extract_lines(picture, extractor, folders=[folder_paths.models_dir])
+            lines, fine = lines_to_sketch(found), lines_to_sketch(found, FINE_SIDE)
+        shown = to_host(lines if fine is None else fine)
+        return io.NodeOutput(
+            Evidence(sketch=lines, fine_sketch=fine), shown, ui=ui.PreviewImage(shown, cls=cls)
+        )
 
 
 class Describe(io.ComfyNode):
@@ -291,8 +321,9 @@ class JoinEvidence(io.ComfyNode):
     def execute(cls, lq_photo: Any = None, sketch: Any = None, description: Any = None) -> io.NodeOutput:
         from identiface_core.evidence.values import Evidence
 
-        lines = None if sketch is None else sketch.sketch
-        return io.NodeOutput(Evidence(None if lq_photo is None else lq_photo.lq, lines, description))
+        lines, fine = (None, None) if sketch is None else (sketch.sketch, sketch.fine_sketch)
+        photo = None if lq_photo is None else lq_photo.lq
+        return io.NodeOutput(Evidence(photo, lines, description, fine))
 
 
 NODES = [ExampleCase, LQPhoto, SimulateCamera, Sketch, Describe, JoinEvidence]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from identiface_core.gallery import Gallery
 
 GALLERIES = "identiface_galleries"
+FACES = "identiface_faces"
+"""Detectors, parsing and landmark networks; insightface's own folder is looked through as well."""
+MATCHERS = "identiface_matchers"
 CONTROLS = "controlnet"
 """The host's own folder for control networks."""
 EMBEDDED = "embedded demo"
@@ -19,11 +22,16 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "identiface_core" / "examples" /
 
 
 def register() -> None:
-    """Tell the host about the gallery folder; harmless when done twice."""
+    """Tell the host about the folders of galleries and face networks; harmless when done twice."""
     folder_paths.add_model_folder_path(GALLERIES, str(Path(folder_paths.models_dir) / GALLERIES))
     known = folder_paths.folder_names_and_paths
     # A new name lists files of every suffix unless told otherwise.
     known[GALLERIES] = (known[GALLERIES][0], set(known[GALLERIES][1]) | {SUFFIX})
+    for folder in (FACES, "insightface"):
+        folder_paths.add_model_folder_path(FACES, str(Path(folder_paths.models_dir) / folder))
+    known[FACES] = (known[FACES][0], set(known[FACES][1]) | {".onnx", SUFFIX})
+    folder_paths.add_model_folder_path(MATCHERS, str(Path(folder_paths.models_dir) / MATCHERS))
+    known[MATCHERS] = (known[MATCHERS][0], set(known[MATCHERS][1]) | {".onnx", SUFFIX})
 
 
 def galleries() -> list[str]:
@@ -70,11 +78,31 @@ def control_file(name: str) -> Path:
 
 def state_of_control(name: str) -> Any:
     """Changes when that file does."""
-    path = folder_paths.get_full_path(CONTROLS, name)
+    return _stamp(CONTROLS, name)
+
+
+def face_files() -> list[str]:
+    """Names of the files in the folders for face networks; what they are is told when one is loaded."""
+    return list(folder_paths.get_filename_list(FACES))
+
+
+def face_file(name: str, what: str) -> Path:
+    """Where that file is; WeightsError says where it was looked for, and how to get one."""
+    from identiface_core.errors import WeightsError
+
+    path = folder_paths.get_full_path(FACES, name)
     if path is None:
-        return name
-    stat = Path(path).stat()
-    return name, stat.st_mtime_ns, stat.st_size
+        looked = ", ".join(folder_paths.get_folder_paths(FACES))
+        raise WeightsError(
+            f"{what}: there is no file {name!r} in {looked}: `identiface weights list` says what there is, "
+            "`identiface weights get NAME` brings it"
+        )
+    return Path(path)
+
+
+def state_of_face_file(name: str) -> Any:
+    """Changes when that file does."""
+    return _stamp(FACES, name)
 
 
 def gallery_file(name: str) -> Path:
@@ -108,11 +136,16 @@ def input_folder(folder: str) -> Path:
 
 def state_of(gallery: str) -> Any:
     """Changes when the file of that gallery does: the host then opens it again."""
-    path = None if gallery == EMBEDDED else folder_paths.get_full_path(GALLERIES, gallery)
+    return gallery if gallery == EMBEDDED else _stamp(GALLERIES, gallery)
+
+
+def _stamp(kind: str, name: str) -> Any:
+    """Name, time and size of a file in one of the host's folders; the name alone if it is not there."""
+    path = folder_paths.get_full_path(kind, name)
     if path is None:
-        return gallery
+        return name
     stat = Path(path).stat()
-    return gallery, stat.st_mtime_ns, stat.st_size
+    return name, stat.st_mtime_ns, stat.st_size
 
 
 def state_of_folder(folder: str) -> Any:

@@ -68,8 +68,8 @@ class EmbedFace(io.ComfyNode):
             node_id="IdentiFaceEmbedFace",
             display_name="Embed Face",
             category=CATEGORY,
-            description="Faces to one search query: the consensus of all pictures of the batch, which "
-            "should show one person.",
+            description="Faces to one search query: the consensus of all pictures, which should show one person. Photos count "
+            "by their quality.",
             inputs=[
                 sockets.Matcher.Input(
                     "matcher", tooltip="The guiding matcher searches; judge with the other one."
@@ -88,31 +88,96 @@ class EmbedFace(io.ComfyNode):
                     tooltip="Finds and aligns the face. Leave it out for pictures that are portraits "
                     "already, such as generated ones.",
                 ),
+                sockets.Faces.Input(
+                    "faces",
+                    optional=True,
+                    tooltip="Of Detect Face, for the pictures of `image`: the face that was chosen there, instead of a finder.",
+                ),
+                *(
+                    io.Image.Input(
+                        f"image_{number}",
+                        optional=True,
+                        tooltip="More pictures of the same person, of any size.",
+                    )
+                    for number in (2, 3, 4)
+                ),
             ],
-            outputs=[sockets.out(sockets.Embedding, "query")],
+            outputs=[
+                sockets.out(sockets.Embedding, "query"),
+                sockets.out(io.Float, "quality", tooltip="How far the pictures can be trusted, 0 to 1."),
+                sockets.out(io.String, "text", tooltip="The quality of each picture."),
+            ],
         )
 
     @classmethod
-    def execute(cls, matcher: Any, image: Any, origin: str, finder: Any = None) -> io.NodeOutput:
+    def execute(
+        cls, matcher: Any, image: Any, origin: str, finder: Any = None, faces: Any = None, **more: Any
+    ) -> io.NodeOutput:
         import torch
 
-        from identiface_core.faces.finder import portrait_of
-        from identiface_core.imaging import resize
         from identiface_core.matchers.base import Embedding
+        from identiface_core.matchers.quality import fuse_references
         from identiface_core.rounds.case import BY_GENERATED
         from identiface_core.rounds.consensus import consensus
 
         sockets.one_of(origin, ("generated", "photo"), "Embed Face: origin")
-        pictures = to_core(image)
-        if finder is None:
-            portraits = resize(pictures, 128, 128)
-        else:
-            portraits = torch.stack([portrait_of(picture, finder) for picture in pictures])
-        vector = consensus(matcher.embed(portraits))
+        batches = [image, *(one for _, one in sorted(more.items()) if one is not None)]
+        seen = [
+            embedded(matcher, picture, points)
+            for place, batch in enumerate(batches)
+            for picture, points in faces_in(batch, finder, faces if place == 0 else None)
+        ]
+        vectors, quality = torch.cat([one.vectors for one in seen]), torch.cat([one.quality for one in seen])
         drawn = origin == "generated"
-        return io.NodeOutput(
-            Query(Embedding(vector, matcher.name, synthetic=drawn), BY_GENERATED if drawn else "portrait")
-        )
+        # What scores of generated faces mean was measured on their plain consensus.
+        vector = consensus(vectors) if drawn else fuse_references(vectors, quality.clamp_min(1e-3))
+        trust = float(quality.mean())
+        source = BY_GENERATED if drawn else "portrait"
+        text = "\n".join(f"picture {i}: quality {value:.2f}" for i, value in enumerate(quality.tolist()))
+        query = Query(Embedding(vector, matcher.name, synthetic=drawn, quality=trust), source)
+        return io.NodeOutput(query, trust, text, ui={"text": [text]})
+
+
+def faces_in(image: Any, finder: Any, faces: Any) -> list[tuple[Any, Any]]:
+    """(picture (3, H, W), points (5, 2) or None for a portrait) for each picture of an IMAGE that is not skipped."""
+    from identiface_core.errors import NoFaceError
+    from identiface_core.faces.choice import choose_face
+
+    if faces is not None:
+        from .faces import paired
+
+        pairs = [
+            (picture, None if one.chosen is None else one.faces[one.chosen].points)
+            for picture, one in paired(image, faces, "Embed Face")
+            if one.chosen is not None or one.whole
+        ]
+        if not pairs:
+            raise NoFaceError(f"Embed Face: every picture was skipped. {faces[0].reason}")
+        return pairs
+    pictures = to_core(image)
+    if finder is None:
+        return [(picture, None) for picture in pictures]
+    return [
+        (picture, choose_face(finder.find_faces(picture), None, name=f"Embed Face, picture {i}").points)
+        for i, picture in enumerate(pictures)
+    ]
+
+
+def embedded(matcher: Any, picture: Any, points: Any) -> Any:
+    """`matchers.base.Embedded` of one face. The embedded matchers see portraits of 128 px, as they were trained."""
+    import torch
+
+    from identiface_core.faces.alignment import PORTRAIT_SIDE, align
+    from identiface_core.imaging import resize
+
+    small = matcher.side < PORTRAIT_SIDE // 2 + 1
+    with torch.no_grad():
+        if points is not None and not small:
+            return matcher.embed_with_quality(picture[None], points[None])
+        if points is not None:
+            return matcher.embed_with_quality(align(picture[None], points[None]))
+        side = PORTRAIT_SIDE if small else max(picture.shape[-2:])
+        return matcher.embed_with_quality(resize(picture, side, side)[None])
 
 
 NODES = [EmbedEvidence, EmbedFace]

@@ -56,14 +56,14 @@ class LoadControl(io.ComfyNode):
             node_id="IdentiFaceLoadControl",
             display_name="Load IdentiFace Control",
             category="IdentiFace/model",
-            description="The authors' released control branch, for the host's own PixArt-alpha MODEL: lets photo and sketch "
-            "steer it. Made once from their checkpoint with `identiface weights import`.",
+            description="A control branch: lets photo and sketch steer the host's own PixArt-alpha MODEL (the authors' release, "
+            "made once with `identiface weights import`) or Stable Diffusion 1.5 (`identiface train control`).",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=folders.controls(),
-                    tooltip="A file of the folder models/controlnet, as `identiface weights import` writes it. What it is, is "
-                    "told by its content.",
+                    tooltip="A file of the folder models/controlnet, as `identiface weights import` or `identiface train "
+                    "control` writes it. What it is, is told by its content.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -83,9 +83,129 @@ class LoadControl(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, vae: Any) -> io.NodeOutput:
-        from .pixart import load_control
+        from identiface_core.weights.recognise import STABLE_CONTROL, expected
+        from identiface_core.weights.released import CONTROL
 
-        return io.NodeOutput(load_control(folders.control_file(file), vae))
+        path = folders.control_file(file)
+        if expected(path, (CONTROL, STABLE_CONTROL), "Load IdentiFace Control").kind == STABLE_CONTROL:
+            from .stable import load_control
+        else:
+            from .pixart import load_control
+        return io.NodeOutput(load_control(path, vae))
+
+
+class ModelToolkit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        import comfy.samplers
+
+        return io.Schema(
+            node_id="IdentiFaceModelToolkit",
+            display_name="Toolkit From Model",
+            category="IdentiFace/model",
+            description="Draws the rounds of a case with a MODEL of your own: any checkpoint, with the ControlNets, LoRAs and "
+            "text encoder you gave it.",
+            inputs=[
+                sockets.Toolkit.Input(
+                    "toolkit",
+                    tooltip="Of Load Embedded Model: reads the words, and stands in for what is not linked below. It knows drawn "
+                    "people only: for photographs link matcher, judge, parts and finder.",
+                ),
+                io.Model.Input("model", tooltip="Draws the faces."),
+                io.Clip.Input("clip", tooltip="The MODEL's own text encoder."),
+                io.Vae.Input("vae", tooltip="The MODEL's own."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="Its text is replaced by each round's words; all else goes along: ControlNets of sketch and photo, "
+                    "applied by the stock nodes.",
+                ),
+                io.Conditioning.Input("negative", tooltip="Used as it is, with its ControlNets."),
+                io.Latent.Input("latent", tooltip="An empty latent: its size is that of the pictures."),
+                io.Int.Input("steps", default=20, min=1, max=200, tooltip="Sampling steps of every round."),
+                io.Float.Input(
+                    "cfg", default=5.0, min=0.0, max=30.0, step=0.1, tooltip="Weight of the words."
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=list(comfy.samplers.KSampler.SAMPLERS),
+                    default="dpmpp_2m",
+                    tooltip="As in KSampler.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=list(comfy.samplers.KSampler.SCHEDULERS),
+                    default="karras",
+                    tooltip="As in KSampler.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="portrait photo of a person, {words}, looking at the camera, plain background",
+                    multiline=True,
+                    tooltip="{words} is where the witness's words go; without it they are not used.",
+                ),
+                sockets.Control.Input(
+                    "control",
+                    optional=True,
+                    tooltip="A control branch of ours that fits the MODEL, if there is one.",
+                ),
+                sockets.Matcher.Input(
+                    "matcher", optional=True, tooltip="Searches: for photographs one that knows them."
+                ),
+                sockets.Matcher.Input("judge", optional=True, tooltip="Judges: another than the matcher."),
+                sockets.Parts.Input(
+                    "parts", optional=True, tooltip="Finds eyes, nose, hair... for part rounds."
+                ),
+                sockets.Finder.Input("finder", optional=True, tooltip="Finds the face in what was drawn."),
+            ],
+            outputs=[
+                sockets.out(
+                    sockets.Toolkit,
+                    "toolkit",
+                    tooltip="For Start Case, Enrol Faces, Search Gallery. It brings its own steps and cfg.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        toolkit: Any,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        positive: Any,
+        negative: Any,
+        latent: Any,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        prompt: str,
+        control: Any = None,
+        **others: Any,
+    ) -> io.NodeOutput:
+        import comfy.sample
+        import comfy.samplers
+
+        from identiface_core.rounds.toolkit import toolkit_around
+
+        from .drawing import DrawingSettings, HostDrawing, fingerprint_of
+
+        sockets.one_of(sampler_name, comfy.samplers.KSampler.SAMPLERS, "Toolkit From Model: sampler_name")
+        sockets.one_of(scheduler, comfy.samplers.KSampler.SCHEDULERS, "Toolkit From Model: scheduler")
+        empty = comfy.sample.fix_empty_latent_channels(model, latent["samples"][:1])
+        drawing = HostDrawing(
+            model,
+            clip,
+            vae,
+            positive,
+            negative,
+            others.get("finder") or toolkit.finder,
+            tuple(empty.shape[1:]),
+            DrawingSettings(steps, cfg, sampler_name, scheduler, prompt),
+            control,
+        )
+        return io.NodeOutput(toolkit_around(drawing, toolkit, {"model": fingerprint_of(model)}, **others))
 
 
 def host_model() -> tuple[Any, ...]:
@@ -118,4 +238,4 @@ def host_model() -> tuple[Any, ...]:
     )
 
 
-NODES = [LoadEmbeddedModel, LoadControl]
+NODES = [LoadEmbeddedModel, LoadControl, ModelToolkit]

@@ -63,6 +63,8 @@ class PixArtControl:
                 "Apply Control: this control branch was not trained with an identity estimate: take the link away"
             )
         patched = model.clone()
+        apply_model = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+        patched.remove_wrappers_with_key(apply_model, KEY)
         if strength == 0:
             return patched
         rows, columns = size or (RELEASED_SIDE // FACTOR,) * 2
@@ -82,7 +84,7 @@ class PixArtControl:
             with steering(executor.class_obj.diffusion_model, control):
                 return executor(x, sigma, *args, **options)
 
-        patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, steered)
+        patched.add_wrapper_with_key(apply_model, KEY, steered)
         patched.set_additional_models(KEY, [self.patcher])
         return patched
 
@@ -96,7 +98,7 @@ class PixArtControl:
             )
         sketch, lq = (
             None if clue is None else scaled(self.vae.encode(to_host(resize(clue, height, width))))
-            for clue in (evidence.sketch, evidence.lq)
+            for clue in (evidence.finest_sketch, evidence.lq)
         )
         mm.load_models_gpu([self.patcher])
         kind = next(self.branch.parameters())

@@ -23,8 +23,14 @@ class PartMask(io.ComfyNode):
             description="Where a part of the face is: for Set Latent Noise Mask, or for any node that "
             "takes a mask.",
             inputs=[
-                sockets.Parts.Input("parts", tooltip="Of Load Embedded Model."),
-                io.Image.Input("image", tooltip="Portraits, such as generated faces; brought to 128 x 128."),
+                sockets.Parts.Input(
+                    "parts",
+                    tooltip="Of Load Embedded Model for drawn faces, of Load Face Parts for real ones.",
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip="Portraits of any size, such as generated faces or those of Align Face; the mask has their size.",
+                ),
                 io.Combo.Input(
                     "part", options=list(PARTS[1:]), default="hair", tooltip="The part that the mask covers."
                 ),
@@ -35,27 +41,55 @@ class PartMask(io.ComfyNode):
                     tooltip="A part that cannot be seen (glasses, a beard, hair): where it would be, or an "
                     "error.",
                 ),
+                io.Custom("FACE_LANDMARKS").Input(
+                    "landmarks",
+                    optional=True,
+                    tooltip="Points on these portraits from the host's own face landmarker: used in place of parts.",
+                ),
+                io.Mask.Input(
+                    "painted",
+                    optional=True,
+                    tooltip="A mask painted by hand: used as it is, in place of all.",
+                ),
             ],
             outputs=[sockets.out(io.Mask, "mask")],
         )
 
     @classmethod
-    def execute(cls, parts: Any, image: Any, part: str, unseen: str) -> io.NodeOutput:
+    def execute(
+        cls, parts: Any, image: Any, part: str, unseen: str, landmarks: Any = None, painted: Any = None
+    ) -> io.NodeOutput:
         import torch
 
         from identiface_core.errors import InputError
+        from identiface_core.faces.landmark_parts import points_of_host
+        from identiface_core.faces.landmarks import parts_from_landmarks
         from identiface_core.faces.segmenter import part_mask, part_template
         from identiface_core.imaging import resize
 
         sockets.one_of(part, PARTS[1:], "Part Mask: part")
+        count, height, width = image.shape[:3]
+        if painted is not None:
+            mask = resize(painted.reshape(-1, 1, *painted.shape[-2:]).float().cpu(), height, width)
+            if len(mask) not in (1, count):
+                raise InputError(
+                    f"Part Mask: {len(mask)} painted masks for {count} pictures; paint one, or one for each"
+                )
+            return io.NodeOutput(mask.expand(count, -1, -1, -1)[:, 0])
+        size = max(height, width)
         with torch.no_grad():
-            masks = part_mask(parts(resize(to_core(image), 128, 128)), part)
+            if landmarks is None:
+                seen = parts(resize(to_core(image), size, size))
+            else:
+                seen = parts_from_landmarks(points_of_host(landmarks, count, size), size)
+            masks = part_mask(seen, part)
         blank = masks.amax((1, 2, 3)) < 0.5
         if bool(blank.any()) and unseen != "template":
             raise InputError(
                 f"Part Mask: no {part} seen in picture {int(blank.nonzero()[0])}; use unseen = template"
             )
-        return io.NodeOutput(torch.where(blank[:, None, None, None], part_template(part), masks)[:, 0])
+        masks = torch.where(blank[:, None, None, None], part_template(part, size), masks)
+        return io.NodeOutput(resize(masks, height, width)[:, 0])
 
 
 class PartRound(io.ComfyNode):

@@ -16,9 +16,11 @@ Matcher = io.Custom("IDENTIFACE_MATCHER")
 Encoder = io.Custom("IDENTIFACE_ENCODER")
 """`identity.QueryEncoder`: evidence encoder with its text encoder and calibration."""
 Parts = io.Custom("IDENTIFACE_PARTS")
-"""`faces.segmenter.PartSegmenter`."""
+"""`faces.sources.PartSource`."""
 Finder = io.Custom("IDENTIFACE_FINDER")
-"""`faces.finder.FaceFinder`."""
+"""`faces.base.Finder`."""
+Faces = io.Custom("IDENTIFACE_FACES")
+"""Tuple of `faces.choice.Selection`, one for each picture of a batch."""
 Evidence = io.Custom("IDENTIFACE_EVIDENCE")
 """`evidence.values.Evidence`; any of the three kinds may be missing."""
 Description = io.Custom("IDENTIFACE_DESCRIPTION")

@@ -85,8 +85,6 @@ class Entry:
     """Bytes, where they are known exactly."""
     size_about_mb: float | None = None
     """10^6 bytes, where only about so many are known."""
-    sha256_from: str = ""
-    """Who says so: "publisher", or "agreement" of independent public sources about the publisher's file."""
     recognised_as: str = ""
     """Kind that `recognise` gives such a file, if its structure tells it from all others of the manifest."""
     note: str = ""
@@ -213,7 +211,7 @@ def _check_words(entry: Entry) -> None:
 
 def _check_source(entry: Entry) -> None:
     if entry.shipped:
-        for key in ("repository", "revision", "path", "file", "size", "sha256_from"):
+        for key in ("repository", "revision", "path", "file", "size"):
             if getattr(entry, key):
                 raise ValueError(f"{key}: not for what is shipped")
         if entry.sha256 != IN_FOLDER:
@@ -232,12 +230,8 @@ def _check_source(entry: Entry) -> None:
         raise ValueError(f"file: wanted a plain name ending in {wanted}, got {entry.file!r}")
     if entry.sha256 != UNPINNED and entry.pinned is None:
         raise ValueError(f"sha256: wanted 64 lower-case hex digits or '{UNPINNED}', got {entry.sha256!r}")
-    if entry.pinned and entry.sha256_from not in ("publisher", "agreement"):
-        raise ValueError(f"sha256_from: wanted publisher or agreement, got {entry.sha256_from!r}")
     if entry.pinned and not (entry.size or entry.size_about_mb):
         raise ValueError("size: needed with a sha256, or every file would have to be read to find this one")
-    if not entry.pinned and entry.sha256_from:
-        raise ValueError("sha256_from: not for a file that is unpinned")
 
 
 def _inside(path: str) -> bool:

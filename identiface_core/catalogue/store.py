@@ -102,9 +102,7 @@ class Store:
             return None
         found = self.hashes.sha256(path, again=again)
         if found != wanted:
-            known = (
-                f"pinned by {entry.sha256_from}" if entry.pinned else "what it had when it first came here"
-            )
+            known = "pinned by its publisher" if entry.pinned else "what it had when it first came here"
             mend = "" if entry.pinned else f"; to accept it, take '{entry.name}' out of {self.lock.path}"
             raise WeightsError(
                 f"{path}: its sha256 is {found}, wanted {wanted} ({known}): it is damaged, or the publisher "

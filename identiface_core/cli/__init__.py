@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from identiface_core import __version__
 from identiface_core.errors import IdentiFaceError, InputError
@@ -85,8 +86,23 @@ def _run(options: argparse.Namespace) -> int:
             resume=options.resume,
             trainings=options.trainings,
         )
+    if options.command == "bench":
+        from identiface_core.cli import bench
+
+        return bench.guidance(
+            json=options.json,
+            people=options.people,
+            steps=options.steps,
+            shapes=options.shapes,
+            methods=options.methods,
+            processes=options.processes,
+            page=options.page,
+            tuning=options.tune,
+        )
     from identiface_core.cli import train
 
+    if options.model == "control":
+        return train.control(options)
     return train.embedded(options.stage, options.folder, minutes=options.minutes, device=options.device)
 
 
@@ -209,7 +225,11 @@ def _parser() -> argparse.ArgumentParser:
         help="also measure the trainings for comparison in this folder of `identiface train`",
     )
 
-    train = commands.add_parser("train", help="make the embedded model again")
+    _bench_options(commands.add_parser("bench", help="measure what a method gains and costs"))
+
+    train = commands.add_parser(
+        "train", help="make the embedded model again, or a control for your own model"
+    )
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
     embedded = models.add_parser("embedded", help="the networks that ship with the package")
     embedded.add_argument("--stage", default="all", metavar="STAGE", help="one stage, or all in their order")
@@ -222,7 +242,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     embedded.add_argument("--minutes", type=_minutes, metavar="M", help="end a stage after so many minutes")
     _device(embedded)
+    _control_options(
+        models.add_parser(
+            "control", help="a control for a Stable Diffusion 1.5 of yours, from a folder of photos"
+        )
+    )
     return parser
+
+
+def _control_options(parser: argparse.ArgumentParser) -> None:
+    path: dict[str, Any] = {"type": Path, "required": True}
+    parser.add_argument("--base", metavar="PATH", help="diffusers folder, or .safetensors checkpoint", **path)
+    parser.add_argument(
+        "--photos", metavar="DIR", help="portraits, and what is said of NAME.png in NAME.txt", **path
+    )
+    parser.add_argument("--out", metavar="DIR", help="for the control; a run found there goes on", **path)
+    parser.add_argument("--steps", type=int, default=20000, metavar="N", help="optimiser steps (20000)")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="photos a step (4)")
+    parser.add_argument("--side", type=int, default=512, metavar="PX", help="side of the pictures (512)")
+    parser.add_argument("--lr", type=float, default=1e-5, metavar="RATE", help="largest learning rate (1e-5)")
+    parser.add_argument(
+        "--minutes", type=_minutes, metavar="M", help="end after so many minutes of the whole run"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="CLIP's vocab.json and merges.txt, for a checkpoint file",
+    )
+    parser.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    _device(parser)
 
 
 def _weights_options(parser: argparse.ArgumentParser) -> None:
@@ -247,12 +296,39 @@ def _weights_options(parser: argparse.ArgumentParser) -> None:
             help="ComfyUI's models folder (that of COMFYUI_PATH, else one of our own)",
         )
     brought = actions.add_parser("import", help="convert published weights, pickles too, into a file of ours")
-    brought.add_argument("kind", metavar="KIND", help="what they are: identiface-official")
+    brought.add_argument("kind", metavar="KIND", help="what they are: identiface-official, hed, lineart ...")
     brought.add_argument("source", type=Path, metavar="SOURCE", help="the published file")
     brought.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     brought.add_argument("--base", type=Path, metavar="FILE", help="the base model they were trained on")
     brought.add_argument("--full", action="store_true", help="keep float32 (float16)")
     brought.add_argument("--heads", type=int, metavar="N", help="attention heads, where shapes cannot tell")
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    guidance = benches.add_parser(
+        "guidance",
+        help="sampling guided by identity",
+        description="Every method on the same people and seeds, judged by the matcher that never guides.",
+    )
+    guidance.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    guidance.add_argument("--page", type=Path, metavar="FILE", help="write the report there")
+    guidance.add_argument("--people", type=int, default=100, metavar="N", help="so many people (100)")
+    guidance.add_argument("--steps", type=int, default=20, metavar="N", help="sampling steps (20)")
+    guidance.add_argument(
+        "--shapes",
+        type=_names,
+        default=("embedded",),
+        metavar="SHAPE,...",
+        help="embedded, or only the cost at the shape of pixart-xl or sd15 (embedded)",
+    )
+    guidance.add_argument(
+        "--methods", type=_names, default=(), metavar="NAME,...", help="only these methods (all)"
+    )
+    guidance.add_argument("--processes", type=int, default=2, metavar="N", help="worker processes (2)")
+    guidance.add_argument(
+        "--tune", action="store_true", help="try scales on the validation people instead of measuring"
+    )
 
 
 def _case_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def search_image(file: str, image: Path, *, k: int = 10, face: Any = None, devic
     """Show the `k` people of the gallery `file` whose templates are most like the face in `image`."""
     from identiface_core.embedded import load_embedded
     from identiface_core.errors import GalleryError
-    from identiface_core.faces.finder import portrait_of
+    from identiface_core.faces.choice import portrait_of
     from identiface_core.gallery import search
     from identiface_core.gallery.enrolment import fingerprint
     from identiface_core.imaging import read_image, resize

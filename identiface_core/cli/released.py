@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from identiface_core.weights.released import Imported
 
-KINDS = ("identiface-official",)
+KINDS = ("identiface-official", "hed", "lineart", "lineart-coarse", "pidinet")
+"""The released control, and the line annotators of `evidence.annotators`."""
 LISTED = 5
 """So many tensors that differ are named."""
 
@@ -39,6 +40,13 @@ def import_released(
         raise InputError(
             f"no published weights of kind {kind!r} can be imported: there is {', '.join(KINDS)}"
         )
+    if kind != KINDS[0]:
+        from identiface_core.evidence.annotators import import_annotator
+
+        if base is not None or heads is not None:
+            raise InputError(f"--base and --heads are for {KINDS[0]}: leave them out for '{kind}'")
+        say(console(), f"{out}: written, {import_annotator(kind, source, out)} tensors from {source}")
+        return 0
     from identiface_core.weights.released import import_control
 
     screen = console()

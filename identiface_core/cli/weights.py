@@ -196,7 +196,7 @@ def _progress(stages: Stages, entry: Entry) -> Progress:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    known = "shipped" if entry.shipped else entry.sha256_from or entry.sha256
+    known = "shipped" if entry.shipped else "publisher" if entry.pinned else "unpinned"
     return (entry.name, entry.role, _size(entry), entry.weights_licence, entry.commercial_use, known)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..evidence.values import Evidence
     from ..evidence.words import TextEncoder
+    from .guidance.base import Guide
 
 SIDE = 128
 """Pixels of a portrait's side."""
@@ -37,6 +38,10 @@ class Sample:
     """(N, 3, 128, 128) in [0, 1]."""
     latents: Tensor
     """(N, 4, 16, 16), standardised."""
+    pictures: Tensor | None = None
+    """(N, 3, H, W) in [0, 1]: what was drawn, where `images` are portraits cut out of larger pictures."""
+    framing: Tensor | None = None
+    """(N, 2, 3): from pixels of `pictures` to pixels of `images`."""
 
 
 class FaceGenerator:
@@ -123,6 +128,7 @@ class FaceGenerator:
         start: float = 0.0,
         end: float = 1.0,
         sampler: str = "dpmpp_2m",
+        guide: Guide | None = None,
         on_step: OnStep | None = None,
     ) -> Sample:
         """One face per seed; sample i depends on its prompt, the evidence and seeds[i] alone.
@@ -134,6 +140,8 @@ class FaceGenerator:
         Outside the mask the result is the known one, exactly. erase: the clues inside the mask are not used.
         estimate: (D,) unit vector in matcher A's space that whole faces are drawn towards, such as the evidence
         query; part rounds do not read it: there the words decide.
+        guide: moves the predictions towards an identity, see `guidance.base`; in a part round inside the mask alone. None, or
+        one of scale 0, changes nothing, to the last bit.
         Raises InputError for numbers that do not fit together.
         """
         texts = self._texts(prompts, seeds)
@@ -155,7 +163,11 @@ class FaceGenerator:
         denoise = self.denoiser(words, null, control, guidance_scale)
         if before is not None and cells is not None:
             denoise = blend_before(denoise, before, noise, cells)
-        latents = sampler_named(sampler)(denoise, noise * sigmas[0], sigmas, on_step)
+        start_from, walk = noise * sigmas[0], sampler_named(sampler)
+        if guide is None:
+            latents = walk(denoise, start_from, sigmas, on_step)
+        else:
+            latents = guide.sample(walk, denoise, start_from, sigmas, on_step, seeds=seeds, cells=cells)
         images = self.autoencoder.decode(latents)
         if isinstance(known, Sample) and cells is not None:
             images = paste(images, known.images.to(images).expand_as(images), cells)

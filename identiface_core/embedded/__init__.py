@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from identiface_core.gallery.store import Gallery
     from identiface_core.matchers.base import EmbeddedMatcher
     from identiface_core.matchers.calibration import Calibration
+    from identiface_core.matchers.latent import LatentCritic
 
     ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -42,6 +43,7 @@ FILES: Mapping[str, str] = {
     "segmenter": "segmenter.safetensors",
     "finder": "finder.safetensors",
     "reader": "reader.safetensors",
+    "critic": "critic.safetensors",
     "calibrations": CALIBRATIONS,
 }
 """Role -> file of every network kept as one file; the transformer is a folder in diffusers format."""
@@ -69,6 +71,8 @@ class EmbeddedModel:
     """File -> sha256 of everything that was loaded."""
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """Impostor tables of matcher A by query: "portrait", "evidence", "generated"."""
+    critic: LatentCritic | None = None
+    """Reads latents, in matcher A's space: guides sampling, never judges. None in a model whose latents nobody reads."""
 
 
 def load_embedded(device: str | torch.device = "cpu", folder: str | Path = FOLDER) -> EmbeddedModel:
@@ -88,6 +92,7 @@ def load_embedded(device: str | torch.device = "cpu", folder: str | Path = FOLDE
     from identiface_core.faces.segmenter import PartSegmenter
     from identiface_core.matchers.base import EmbeddedMatcher
     from identiface_core.matchers.calibration import load_calibrations
+    from identiface_core.matchers.latent import LatentCritic
     from identiface_core.matchers.network import FaceNet
 
     folder = Path(folder)
@@ -114,6 +119,7 @@ def load_embedded(device: str | torch.device = "cpu", folder: str | Path = FOLDE
         reader=network("reader", AttributeReader),
         hashes=hashes,
         calibrations=load_calibrations(folder / CALIBRATIONS),
+        critic=network("critic", LatentCritic).eval().requires_grad_(False),
     )
 
 

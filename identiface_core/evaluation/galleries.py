@@ -17,7 +17,7 @@ from torch import Tensor
 
 from identiface_core.embedded import FILES, load_demo_gallery, load_embedded
 from identiface_core.errors import IdentiFaceError
-from identiface_core.faces.finder import portrait_of
+from identiface_core.faces.choice import portrait_of
 from identiface_core.gallery import Gallery
 from identiface_core.gallery.enrolment import fingerprint
 from identiface_core.synthesis.identity import FAMILY, RENDERER_VERSION, sample_nuisance

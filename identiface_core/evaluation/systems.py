@@ -15,7 +15,7 @@ from torch import Tensor
 
 from identiface_core.errors import InputError, NoFaceError
 from identiface_core.evidence.description import Description
-from identiface_core.faces.finder import portrait_of
+from identiface_core.faces.choice import portrait_of
 from identiface_core.imaging import resize
 from identiface_core.rounds.case import rounded
 from identiface_core.rounds.consensus import consensus
@@ -147,7 +147,8 @@ def corrected(begun: CaseEngine, words: Description) -> CaseEngine:
     engine.prepared = replace(engine.prepared, evidence=evidence)
     model = engine.model
     with torch.no_grad():
-        engine.query = model.evidence_encoder.query(evidence, model.text_encoder).detach().float().cpu()
+        query = model.evidence_encoder.query(evidence, model.text_encoder)
+    engine.query = None if query is None else query.detach().float().cpu()
     first, drawn = engine.state.rounds[0], engine.drawn[0]
     chosen = first.chosen or 0
     again = engine.score(drawn.image[None], drawn.a[chosen : chosen + 1])[0]

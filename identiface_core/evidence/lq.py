@@ -19,7 +19,8 @@ from identiface_core.faces.alignment import (
     similarity_from_points,
     warp_antialiased,
 )
-from identiface_core.faces.finder import FaceFinder, check_box, choose_face, points_of
+from identiface_core.faces.base import Finder, check_box, points_of
+from identiface_core.faces.choice import choose_face
 from identiface_core.imaging import luminance, resize
 
 CROPPED_SIDE = 64
@@ -76,7 +77,7 @@ def parse_size(size: str) -> tuple[int, int]:
 
 
 def prepare_lq(
-    image: Tensor, face: LqChoice = None, finder: FaceFinder | None = None, *, name: str = "the LQ photo"
+    image: Tensor, face: LqChoice = None, finder: Finder | None = None, *, name: str = "the LQ photo"
 ) -> LowQuality:
     """Any picture `(3, H, W)` in [0, 1] to an LQ photo in canonical portrait framing at its native
     resolution.
@@ -165,9 +166,7 @@ def _radial_power(portrait: Tensor) -> Tensor:
     return (total / count)[1 : n // 2 + 1]
 
 
-def _points(
-    image: Tensor, face: int | Sequence[float] | None, finder: FaceFinder | None, name: str
-) -> Tensor:
+def _points(image: Tensor, face: int | Sequence[float] | None, finder: Finder | None, name: str) -> Tensor:
     if face is not None and not isinstance(face, int):
         box = check_box(face, name)
         height, width = image.shape[-2:]

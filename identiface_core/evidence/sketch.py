@@ -15,6 +15,8 @@ from identiface_core.imaging import luminance, resize
 
 MIN_SIDE = 16
 """Shortest side of a drawing, in pixels."""
+FINE_SIDE = 512
+"""Pixels at which a drawing is cleaned, and side of one for models that see more than the embedded one."""
 MIN_INK = 0.004
 """Share of the paper that must carry ink; a face drawn with a thin pen covers ten times as much."""
 FINE, COARSE = 0.75, 1.9
@@ -23,7 +25,6 @@ FINE, COARSE = 0.75, 1.9
 EVEN_LIGHT = 0.12
 """Relative spread of the paper's brightness along the rim up to which the light counts as even."""
 
-_WORKING_SIDE = 512
 _PAPER_SIDE = 128
 _INK = 0.12
 """Darkness, as a share of the paper's brightness, from which a pixel counts as ink."""
@@ -32,9 +33,9 @@ _LINE_DARKNESS = 0.8
 _MAX_GAIN = 5.0
 
 
-def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
-    """A drawing as it was photographed or scanned, `(3 or 1, H, W)` in [0, 1] -> `(1, 128, 128)`: paper 1,
-    lines dark.
+def clean_sketch(image: Tensor, *, side: int = SKETCH_SIDE, name: str = "the sketch") -> Tensor:
+    """A drawing as it was photographed or scanned, `(3 or 1, H, W)` in [0, 1] -> `(1, side, side)`: paper 1,
+    lines dark. Nothing finer than `FINE_SIDE` is kept.
 
     Takes out the paper's colour and uneven light, turns white-on-black round, crops wide blank margins, pads
     to the square and brings faint lines up. Raises InputError for a picture below 16 px and for an empty
@@ -45,7 +46,7 @@ def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
         raise InputError(
             f"{name}: {size} px is too small for a drawing; at least {MIN_SIDE} px a side is wanted"
         )
-    factor = min(1.0, _WORKING_SIDE / max(image.shape[-2:]))
+    factor = min(1.0, FINE_SIDE / max(image.shape[-2:]))
     image = resize(image, *(max(1, round(n * factor)) for n in image.shape[-2:])).float()
     ink = _ink(1 - image if is_inverted(image) else image)
     found = float((ink > _INK).float().mean())
@@ -54,9 +55,7 @@ def clean_sketch(image: Tensor, *, name: str = "the sketch") -> Tensor:
             f"{name}: the sketch is empty: {found:.2%} of it carries ink, at least {MIN_INK:.1%} is wanted; "
             "draw with a darker pen, photograph it closer, or leave the sketch out"
         )
-    ink = resize(_to_square(ink), SKETCH_SIDE, SKETCH_SIDE)
-    strong = float(torch.quantile(ink[ink > 0.3 * float(ink.max())], 0.75))
-    return (1 - ink * min(max(1.0, _LINE_DARKNESS / strong), _MAX_GAIN)).clamp(0, 1)
+    return strengthened(resize(_to_square(ink), side, side))
 
 
 def extract_sketch(photo: Tensor) -> Tensor:
@@ -81,6 +80,15 @@ def extract_sketch(photo: Tensor) -> Tensor:
     tone = gaussian_blur(light / background.median().clamp_min(0.1), 1.2)
     wash = 0.22 * (1 - tone).clamp(0, 1)
     return (1 - 0.92 * lines - wash * (1 - lines)).clamp(0, 1)[0]
+
+
+def strengthened(ink: Tensor) -> Tensor:
+    """Ink `(1, H, W)`, 0 on blank paper, as a drawing: paper 1, lines dark, faint ones brought up. Blank ink stays blank."""
+    lines = ink[ink > 0.3 * float(ink.max())]
+    if not len(lines):
+        return 1 - ink
+    strong = float(torch.quantile(lines, 0.75))
+    return (1 - ink * min(max(1.0, _LINE_DARKNESS / strong), _MAX_GAIN)).clamp(0, 1)
 
 
 def is_inverted(image: Tensor) -> bool:

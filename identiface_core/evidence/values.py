@@ -28,6 +28,8 @@ class Evidence:
     """`(1, 128, 128)` float in [0, 1]: paper 1, lines dark (`sketch.clean_sketch`)."""
     description: Description | None = None
     """What the witness said."""
+    fine_sketch: Tensor | None = None
+    """`(1, n, n)` float in [0, 1]: the same sketch with more pixels, for models that see more than 128."""
 
     def __post_init__(self) -> None:
         if self.lq is None and self.sketch is None and self.description is None:
@@ -38,6 +40,13 @@ class Evidence:
             _check("LQ photo", self.lq, (3, None, None))
         if self.sketch is not None:
             _check("sketch", self.sketch, (1, SKETCH_SIDE, SKETCH_SIDE))
+        if self.fine_sketch is not None:
+            _check("fine sketch", self.fine_sketch, (1, None, None))
+
+    @property
+    def finest_sketch(self) -> Tensor | None:
+        """The sketch with the most pixels there are."""
+        return self.sketch if self.fine_sketch is None else self.fine_sketch
 
     @property
     def kinds(self) -> tuple[str, ...]:

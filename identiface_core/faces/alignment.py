@@ -111,7 +111,9 @@ def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:
     return warp_antialiased(image, similarity_from_points(points, canonical_points(size, like=points)), size)
 
 
-def warp_antialiased(image: Tensor, matrix: Tensor, size: int | tuple[int, int]) -> Tensor:
+def warp_antialiased(
+    image: Tensor, matrix: Tensor, size: int | tuple[int, int], *, padding: str = "border"
+) -> Tensor:
     """As `warp`, with the source shrunk (antialiased) beforehand where the map shrinks it. One image at a
     time inside.
     """
@@ -124,5 +126,5 @@ def warp_antialiased(image: Tensor, matrix: Tensor, size: int | tuple[int, int])
             ratio = torch.tensor([picture.shape[-1] / width, picture.shape[-2] / height]).to(m)
             picture = F.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
             m = torch.cat([m[:, :, :2] * ratio, m[:, :, 2:]], -1)
-        results.append(warp(picture, m, size))
+        results.append(warp(picture, m, size, padding=padding))
     return torch.cat(results)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from identiface_core.errors import InputError
 from identiface_core.faces.alignment import PORTRAIT_SIDE
+from identiface_core.imaging import resize
 from identiface_core.parts import MASK_CHANNELS, PARTS
 
 LATENT_FACTOR = 8
 VISIBLE_AREA = 0.0008
 """Share of the portrait below which a part counts as not visible (about 13 pixels)."""
 SOFT_EDGE = 2.0
-"""Standard deviation of the soft edge of a mask, in pixels."""
+"""Standard deviation of the soft edge of a mask, in pixels of a portrait of 128."""
 
 
 def _conv(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
@@ -25,10 +26,11 @@ def _conv(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
 
 
 class PartSegmenter(nn.Module):
-    """Portraits `(B, 3, 128, 128)` in [0, 1] -> probabilities `(B, 9, 128, 128)`, channels as
+    """Portraits `(B, 3, S, S)` in [0, 1] -> probabilities `(B, 9, S, S)`, channels as
     `parts.MASK_CHANNELS`.
 
-    A U-Net that works at 64, 32 and 16 px: the input is unshuffled, the logits are enlarged bilinearly.
+    A U-Net that works at 64, 32 and 16 px: the input is unshuffled, the logits are enlarged bilinearly. It
+    knows portraits of 128 px; others are brought to that size, and its answer to theirs.
     """
 
     kind = "part-segmenter"
@@ -54,16 +56,17 @@ class PartSegmenter(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = F.interpolate(self.logits(image), image.shape[-2:], mode="bilinear", align_corners=False)
+        known = resize(image, PORTRAIT_SIDE, PORTRAIT_SIDE)
+        logits = F.interpolate(self.logits(known), image.shape[-2:], mode="bilinear", align_corners=False)
         return logits.softmax(1)
 
 
 def part_mask(probabilities: Tensor, part: str, grow: float = 0.06) -> Tensor:
-    """Mask of a round's part, `(B, 1, 128, 128)` in [0, 1], soft-edged.
+    """Mask of a round's part, `(B, 1, S, S)` in [0, 1], soft-edged.
 
-    probabilities: `(B, 9, 128, 128)` of `PartSegmenter`. `grow`: how far the mask reaches beyond the part, as
-    a share of the portrait's side. `overview` gives ones everywhere. `glasses` gives the glasses seen;
-    `beard` the skin around mouth and jaw; A part that is not visible gives an empty (all zero) mask: the
+    probabilities: `(B, 9, S, S)` of a `sources.PartSource`, any S. `grow`: how far the mask reaches beyond the
+    part, as a share of the portrait's side. `overview` gives ones everywhere. `glasses` gives the glasses seen;
+    `beard` the skin around mouth and jaw. A part that is not visible gives an empty (all zero) mask: the
     caller decides, for instance for `part_template`. Raises InputError for an unknown part.
     """
     check_part(part)
@@ -75,18 +78,18 @@ def part_mask(probabilities: Tensor, part: str, grow: float = 0.06) -> Tensor:
     return _soften(_dilate(region, round(grow * probabilities.shape[-1])))
 
 
-def part_template(part: str) -> Tensor:
-    """Generous fixed region of a part in the canonical framing, `(1, 1, 128, 128)` in [0, 1], soft-edged.
+def part_template(part: str, size: int = PORTRAIT_SIDE) -> Tensor:
+    """Generous fixed region of a part in the canonical framing, `(1, 1, size, size)` in [0, 1], soft-edged.
 
     For parts that cannot be seen yet: glasses or a beard to be added, hair on a bald head. Raises InputError
     for an unknown part.
     """
     check_part(part)
-    axis = torch.arange(PORTRAIT_SIDE) + 0.5
+    axis = (torch.arange(size) + 0.5) * (PORTRAIT_SIDE / size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     if part == "overview":
-        return torch.ones(1, 1, PORTRAIT_SIDE, PORTRAIT_SIDE)
-    region = torch.zeros(PORTRAIT_SIDE, PORTRAIT_SIDE, dtype=torch.bool)
+        return torch.ones(1, 1, size, size)
+    region = torch.zeros(size, size, dtype=torch.bool)
     for cx, cy, rx, ry, power in _TEMPLATES[part]:
         region |= ((x - cx) / rx).abs() ** power + ((y - cy) / ry).abs() ** power <= 1
     if part == "hair":
@@ -96,7 +99,7 @@ def part_template(part: str) -> Tensor:
 
 
 def latent_mask(mask: Tensor) -> Tensor:
-    """Mask `(B, 1, 128, 128)` -> `(B, 1, 16, 16)` for the latents: mean over each 8 x 8 cell, [0, 1]."""
+    """Mask `(B, 1, S, S)` -> `(B, 1, S / 8, S / 8)` for the latents: mean over each 8 x 8 cell, [0, 1]."""
     return F.avg_pool2d(mask, LATENT_FACTOR)
 
 
@@ -153,9 +156,10 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def _soften(mask: Tensor) -> Tensor:
-    radius = int(3 * SOFT_EDGE)
+    sigma = SOFT_EDGE * (mask.shape[-1] / PORTRAIT_SIDE)
+    radius = max(1, int(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=mask.dtype, device=mask.device)
-    kernel = torch.exp(-0.5 * (offsets / SOFT_EDGE) ** 2)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     mask = F.conv2d(F.pad(mask, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
     return F.conv2d(F.pad(mask, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1)).clamp(

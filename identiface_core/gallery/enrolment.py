@@ -3,7 +3,6 @@ dropped silently."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 
 from identiface_core.errors import GalleryError, InputError
+from identiface_core.matchers.base import digest_of
 
 from .store import ORIGINS, Gallery, encode_thumbnail
 
 if TYPE_CHECKING:
-    from identiface_core.faces.finder import FaceChoice
+    from identiface_core.faces.choice import FaceChoice
     from identiface_core.matchers.base import Matcher
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -61,12 +61,7 @@ def fingerprint(matcher: Matcher) -> str:
     if isinstance(own, str):
         return own
     net = matcher if isinstance(matcher, torch.nn.Module) else getattr(matcher, "net", None)
-    digest = hashlib.sha256()
-    if isinstance(net, torch.nn.Module):
-        for name, tensor in net.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of(net if isinstance(net, torch.nn.Module) else torch.nn.Identity())
 
 
 def enrol(
@@ -76,12 +71,14 @@ def enrol(
     *,
     origins: Mapping[str, str] | None = None,
     total: int | None = None,
+    by_quality: bool = False,
 ) -> Gallery:
-    """A gallery of `pairs` (person, portrait (3, 128, 128) in [0, 1]).
+    """A gallery of `pairs` (person, portrait (3, S, S) in [0, 1], all of one side; 128 for the embedded matchers).
 
     Several portraits of a person become one template: each embedding is normalised, the mean of them is
-    normalised again. The first portrait is the thumbnail. `origins`: person -> "captured" (default),
-    "edited", "generated". Raises `GalleryError` when there is nobody, or a template is not finite.
+    normalised again; with `by_quality` each counts as far as its matcher trusts the picture. The first portrait is the
+    thumbnail. `origins`: person -> "captured" (default), "edited", "generated". Raises `GalleryError` when there is
+    nobody, portraits differ in size, or a template is not finite.
     """
     sums: dict[str, dict[str, Tensor]] = {matcher.name: {} for matcher in matchers}
     thumbnails: dict[str, bytes] = {}
@@ -90,10 +87,17 @@ def enrol(
     def embed_waiting() -> None:
         if not waiting:
             return
+        sides = {tuple(portrait.shape) for _, portrait in waiting}
+        if len(sides) > 1:
+            raise GalleryError(
+                f"portraits of one size are wanted, these are of {sorted(sides)}: bring them to one size"
+            )
         batch = torch.stack([portrait for _, portrait in waiting])
         for matcher in matchers:
             with torch.no_grad():
-                rows = torch.nn.functional.normalize(matcher.embed(batch).detach().float().cpu(), dim=1)
+                rows = weighted(matcher, batch) if by_quality else matcher.embed(batch)
+                rows = rows.detach().float().cpu()
+                rows = rows if by_quality else torch.nn.functional.normalize(rows, dim=1)
             for (person, _), row in zip(waiting, rows, strict=True):
                 kept = sums[matcher.name]
                 kept[person] = kept[person] + row if person in kept else row
@@ -127,6 +131,19 @@ def enrol(
     )
 
 
+def weighted(matcher: Matcher, portraits: Tensor) -> Tensor:
+    """(B, D) embeddings as long as their quality says, at least a thousandth, so that their sum is the weighted template."""
+    found = matcher.embed_with_quality(portraits)
+    return found.vectors * found.quality.clamp_min(1e-3)[:, None].to(found.vectors)
+
+
+def portrait_side(matchers: Sequence[Matcher]) -> int:
+    """Side of portraits that are fine enough for all of `matchers`: a face fills half of a portrait, and all of a matcher's
+    crop."""
+    wanted = 2 * max(getattr(matcher, "side", 0) for matcher in matchers)
+    return 128 if wanted <= 128 else 256
+
+
 def pictures_of(folder: str | Path) -> list[tuple[str, Path]]:
     """(person, picture) of every picture in a folder, by name: a sub-folder is a person, so is the stem of a
     loose file.
@@ -157,17 +174,18 @@ def enrol_folder(
     on_progress: Progress | None = None,
     choice: FaceChoice | Literal["whole"] = None,
 ) -> Enrolment:
-    """Enrol a folder of pictures with both matchers of `model`.
+    """Enrol a folder of pictures with both matchers of `model`, from portraits of as many pixels as these can use.
 
-    `choice` says which face of a picture with several is meant (as in `faces.finder`; without it such a
+    `choice` says which face of a picture with several is meant (as in `faces.choice`; without it such a
     picture is skipped with the reason); "whole" takes every picture as a portrait that is cropped already.
     Raises `GalleryError` when no picture is left.
     """
-    from identiface_core.faces.finder import portrait_of
+    from identiface_core.faces.choice import portrait_of
     from identiface_core.imaging import read_image, resize
     from identiface_core.provenance import read_origin
 
     found = pictures_of(path)
+    side = portrait_side((model.matcher_a, model.matcher_b))
     skipped: list[Skipped] = []
     origins: dict[str, str] = {}
 
@@ -176,9 +194,9 @@ def enrol_folder(
             try:
                 image = read_image(file)
                 if choice == "whole":
-                    portrait = resize(image, 128, 128)
+                    portrait = resize(image, side, side)
                 else:
-                    portrait = portrait_of(image, model.finder, choice, name=file.name)
+                    portrait = portrait_of(image, model.finder, choice, size=side, name=file.name)
             except InputError as error:
                 skipped.append(Skipped(file, str(error)))
             else:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from identiface_core.errors import InputError, WeightsError
 from identiface_core.weights.files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from identiface_core.matchers.base import Matcher
 
 KIND = "calibrations"
 POINTS_PER_DECADE = 40
@@ -104,6 +108,34 @@ def fit(impostor_scores: Tensor) -> Calibration:
     scores = np.unique(ordered[places - 1])  # rising
     counts = n - np.searchsorted(ordered[::-1], scores, side="left")  # how many score at least this
     return Calibration(torch.from_numpy(scores), torch.from_numpy((counts + 1.0) / (n + 1.0)), n)
+
+
+MAX_PEOPLE = 3000
+"""People whose pairs are all compared: 4.5 million comparisons. Of more, so many are taken, evenly spread."""
+
+
+def calibrate(matcher: Matcher, impostor_vectors: Tensor) -> Calibration:
+    """The table of a matcher from embeddings (N, D) of N different people, one each: all pairs are impostors.
+
+    For matchers that come without a table: a gallery's own templates will do. The table then speaks of people and pictures like
+    those of the gallery; somebody enrolled twice under two names spoils its end. Raises InputError for vectors of another
+    matcher's length, and for fewer than 15 people, whose pairs are too few.
+    """
+    if impostor_vectors.dim() != 2 or impostor_vectors.shape[1] != matcher.dimension:
+        raise InputError(
+            f"matcher '{matcher.name}' gives {matcher.dimension} values a face, these embeddings have the shape "
+            f"{tuple(impostor_vectors.shape)}: calibrate with embeddings that it made"
+        )
+    count = len(impostor_vectors)
+    if count < 15:
+        raise InputError(
+            f"a calibration wants at least 15 different people, got {count}: take a larger gallery"
+        )
+    if count > MAX_PEOPLE:
+        impostor_vectors = impostor_vectors[torch.linspace(0, count - 1, MAX_PEOPLE).long()]
+    rows = torch.nn.functional.normalize(impostor_vectors.detach().double().cpu(), dim=1)
+    pairs = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
+    return fit((rows @ rows.T)[pairs])
 
 
 def save_calibrations(path: str | Path, calibrations: Mapping[str, Calibration]) -> None:

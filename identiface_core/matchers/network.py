@@ -80,9 +80,17 @@ class FaceNet(nn.Module):
 
     def forward(self, portraits: Tensor) -> Tensor:
         """(B, 3, 64, 64) -> (B, dimension), rows of length 1."""
-        h = self.body((portraits - 0.5) * 4.0)
-        vector = self.norm(self.head(h.flatten(1)))
-        return F.normalize(vector.float(), dim=1)
+        return F.normalize(self.lengthy(portraits), dim=1)
+
+    def lengthy(self, portraits: Tensor) -> Tensor:
+        """(B, 3, 64, 64) -> (B, dimension) float32, before normalisation: the length tells how clear the face is."""
+        vector: Tensor = self.norm(self.head(self.spatial(portraits).flatten(1)))
+        return vector.float()
+
+    def spatial(self, portraits: Tensor) -> Tensor:
+        """(B, 3, 64, 64) -> (B, C, 4, 4): the last map."""
+        maps: Tensor = self.body((portraits - 0.5) * 4.0)
+        return maps
 
 
 def shrink(portraits: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ from torch import Tensor
 from identiface_core.diffusion.generator import Sample
 from identiface_core.errors import CaseError
 from identiface_core.evidence.sketch import extract_sketch
+from identiface_core.evidence.values import SKETCH_SIDE
 from identiface_core.gallery import Candidates, search
+from identiface_core.imaging import resize
 from identiface_core.matchers.base import Embedding
 
 from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, STATE, Case, Judge, RoundRecord, kept, rounded
@@ -35,11 +37,12 @@ from .prepare import Prepared, Progress, check_gallery
 from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
 
 if TYPE_CHECKING:
-    from identiface_core.embedded import EmbeddedModel
     from identiface_core.matchers.calibration import Calibration
 
+    from .toolkit import Toolkit
+
 Pick = Callable[[PlannedRound, Tensor, tuple[EvidenceScore, ...]], "int | None"]
-"""The witness's choice: gets the round, its faces (S, 3, 128, 128) and their scores; gives a position or
+"""The witness's choice: gets the round, its portraits (S, 3, H, H) and their scores; gives a position or
 None."""
 
 SEED_STRIDE = 1000
@@ -67,13 +70,28 @@ class Drawn:
     """What is kept of a drawn round to draw the next one, to search, and to go on later."""
 
     image: Tensor
-    """(3, 128, 128): the chosen face."""
+    """(3, S, S): the chosen face, a portrait; S is 128 for the embedded model."""
     latents: Tensor
-    """(1, 4, 16, 16): its latents."""
+    """(1, C, h, w): its latents."""
     a: Tensor
     """(S, D) embeddings of all seeds by the searching matcher."""
     b: Tensor
     """(S, D') by the judging matcher."""
+    picture: Tensor | None = None
+    """(3, H, W): the picture that the portrait was cut out of, if it is another."""
+    framing: Tensor | None = None
+    """(2, 3): from its pixels to the portrait's."""
+
+    def as_sample(self) -> Sample:
+        """The face as a part round starts from it."""
+        picture = None if self.picture is None else self.picture[None]
+        framing = None if self.framing is None else self.framing[None]
+        return Sample(self.image[None], self.latents, picture, framing)
+
+    @property
+    def shown(self) -> Tensor:
+        """The picture, or the portrait where that is all there is."""
+        return self.image if self.picture is None else self.picture
 
 
 class CaseEngine:
@@ -85,11 +103,11 @@ class CaseEngine:
 
     prepared: Prepared
     settings: Settings
-    model: EmbeddedModel
+    model: Toolkit
     on_progress: Progress | None
     pick: Pick | None
-    query: Tensor
-    """(D,) evidence query in the searching matcher's space."""
+    query: Tensor | None
+    """(D,) evidence query in the searching matcher's space; None where the evidence makes none."""
     state: Controller
     drawn: dict[int, Drawn]
     """By index of the round; skipped rounds are not there."""
@@ -100,7 +118,7 @@ class CaseEngine:
         self,
         prepared: Prepared,
         settings: Settings,
-        model: EmbeddedModel,
+        model: Toolkit,
         *,
         on_progress: Progress | None = None,
         pick: Pick | None = None,
@@ -114,7 +132,7 @@ class CaseEngine:
         self.drawn, self.records = {}, ()
         with torch.no_grad():
             query = model.evidence_encoder.query(prepared.evidence, model.text_encoder)
-        self.query = query.detach().float().cpu()
+        self.query = None if query is None else query.detach().float().cpu()
 
     def copy(self) -> CaseEngine:
         """The same case on its own: a move of either one leaves the other as it is."""
@@ -151,7 +169,7 @@ class CaseEngine:
                 words=bool(planned.prompt), photo=self.prepared.evidence.lq is not None, part=redraw
             ),
             strength=self.settings.strength,
-            known=Sample(standing.image[None], standing.latents) if standing is not None and redraw else None,
+            known=standing.as_sample() if standing is not None and redraw else None,
             mask=where.mask if redraw else None,
             estimate=self.query if self.settings.estimate else None,
             on_step=self._on_step(planned),
@@ -163,7 +181,12 @@ class CaseEngine:
         state = self.state.sampled(seeds, tuple(rounded(one.total) for one in scores)).choose(witness)
         chosen = state.rounds[-1].chosen or 0
         latents = sample.latents[chosen : chosen + 1].detach().float().cpu().contiguous()
-        self.drawn[state.rounds[-1].index] = Drawn(images[chosen].contiguous(), latents, a, b)
+        picture, framing = (
+            None if rows is None else rows[chosen].detach().float().cpu().contiguous()
+            for rows in (sample.pictures, sample.framing)
+        )
+        kept_face = Drawn(images[chosen].contiguous(), latents, a, b, picture, framing)
+        self.drawn[state.rounds[-1].index] = kept_face
         self.state = state.judge()
         self._record(planned, where.kind, agreement(a), scores)
         return True
@@ -177,20 +200,22 @@ class CaseEngine:
 
     @torch.no_grad()
     def score(self, images: Tensor, embeddings: Tensor) -> tuple[EvidenceScore, ...]:
-        """Evidence score of faces (S, 3, 128, 128) with their matcher A embeddings (S, D). No oracle."""
+        """Evidence score of portraits (S, 3, H, H) with their matcher A embeddings (S, D). No oracle."""
         evidence, count = self.prepared.evidence, len(images)
         none: list[Any] = [None] * count
         lq = none if evidence.lq is None else lq_agreement(images, evidence.lq).tolist()
         sketch = none
         if evidence.sketch is not None:
-            drawings = torch.stack([extract_sketch(image) for image in images])
+            drawings = torch.stack(
+                [extract_sketch(resize(image, SKETCH_SIDE, SKETCH_SIDE)) for image in images]
+            )
             sketch = sketch_agreement(drawings, evidence.sketch).tolist()
         words = none
-        if evidence.description is not None:
+        if evidence.description is not None and self.model.reader is not None:
             said = self.model.text_encoder.understood(evidence.description.full_prompt())
             agreed = words_agreement(images, said, self.model.reader)
             words = none if agreed is None else agreed.tolist()
-        query = cosine_agreement(embeddings, self.query).tolist()
+        query = none if self.query is None else cosine_agreement(embeddings, self.query).tolist()
         return tuple(combine(*terms) for terms in zip(lq, sketch, words, query, strict=True))
 
     def pool(self) -> tuple[list[Tensor], list[Tensor]] | None:
@@ -203,15 +228,18 @@ class CaseEngine:
         """The three candidate lists of the case as it stands, by name (`case.LISTS`)."""
         pool = self.pool()
         generated = None if pool is None else consensus_of_rounds(pool[0])
-        both = fuse(self.query, generated, self.settings.evidence_weight)
+        nothing = self.query is None and generated is None
+        queries = {
+            BY_EVIDENCE: self.query,
+            BY_GENERATED: generated,
+            BY_BOTH: None if nothing else fuse(self.query, generated, self.settings.evidence_weight),
+        }
         return {
-            BY_EVIDENCE: self._search(self.query, BY_EVIDENCE),
-            BY_GENERATED: None if generated is None else self._search(generated, BY_GENERATED),
-            BY_BOTH: self._search(both, BY_BOTH),
+            name: None if vector is None else self._search(vector, name) for name, vector in queries.items()
         }
 
     def faces(self) -> dict[int, Tensor]:
-        """The chosen faces (3, 128, 128) by index of the round, rejected rounds too."""
+        """The chosen portraits (3, S, S) by index of the round, rejected rounds too."""
         return {index: drawn.image for index, drawn in self.drawn.items()}
 
     def case(self) -> Case:
@@ -237,6 +265,7 @@ class CaseEngine:
             f"{index}.{field.name}": getattr(drawn, field.name)
             for index, drawn in self.drawn.items()
             for field in dataclasses.fields(drawn)
+            if getattr(drawn, field.name) is not None
         }
 
     def restore(self, before: Case, tensors: Mapping[str, Tensor]) -> None:
@@ -251,10 +280,15 @@ class CaseEngine:
                     f"cannot go on: the case there was run with other {name}. "
                     "Run it anew, or into another folder"
                 )
-        fields = [field.name for field in dataclasses.fields(Drawn)]
+        fields = dataclasses.fields(Drawn)
+        needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+        further = [field.name for field in fields if field.default is None]
         try:
             drawn = {
-                one.index: Drawn(*(tensors[f"{one.index}.{name}"] for name in fields))
+                one.index: Drawn(
+                    *(tensors[f"{one.index}.{name}"] for name in needed),
+                    *(tensors.get(f"{one.index}.{name}") for name in further),
+                )
                 for one in before.rounds
                 if not one.skipped
             }

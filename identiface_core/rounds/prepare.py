@@ -23,7 +23,7 @@ from .case_input import CaseInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from identiface_core.embedded import EmbeddedModel
+    from .toolkit import Toolkit
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, what is being done); stages are "gallery" and "rounds"."""
@@ -40,7 +40,7 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
-def prepare(case: CaseInput, model: EmbeddedModel, on_progress: Progress | None = None) -> Prepared:
+def prepare(case: CaseInput, model: Toolkit, on_progress: Progress | None = None) -> Prepared:
     """Read the pictures, clean them, open or enrol the gallery.
 
     Raises `InputError` for a picture or face that cannot be used, `GalleryError` for a gallery that cannot be
@@ -141,7 +141,7 @@ def gallery_digest(gallery: Gallery) -> str:
     return digest.hexdigest()
 
 
-def check_gallery(prepared: Prepared, model: EmbeddedModel) -> None:
+def check_gallery(prepared: Prepared, model: Toolkit) -> None:
     """Raise `GalleryError`, naming the source, unless the gallery was enrolled with both matchers of `model`."""
     for matcher in (model.matcher_a, model.matcher_b):
         try:
@@ -153,7 +153,7 @@ def check_gallery(prepared: Prepared, model: EmbeddedModel) -> None:
 
 
 def _gallery(
-    case: CaseInput, model: EmbeddedModel, on_progress: Progress | None
+    case: CaseInput, model: Toolkit, on_progress: Progress | None
 ) -> tuple[Gallery, str, list[dict[str, str]]]:
     """The gallery, what to call it, and the pictures that were not enrolled."""
     if case.gallery is None:

@@ -16,14 +16,14 @@ from .engine import CaseEngine, Pick
 from .prepare import Progress, prepare
 
 if TYPE_CHECKING:
-    from identiface_core.embedded import EmbeddedModel
+    from .toolkit import Toolkit
 
 KIND = "case-state"
 
 
 def run_case(
     case: CaseInput,
-    model: EmbeddedModel,
+    model: Toolkit,
     out: str | Path,
     on_progress: Progress | None = None,
     *,
@@ -55,7 +55,7 @@ class CaseRunner:
     def __init__(
         self,
         case: CaseInput,
-        model: EmbeddedModel,
+        model: Toolkit,
         out: str | Path,
         on_progress: Progress | None = None,
         *,

@@ -191,8 +191,8 @@ def generator_stage(
     from identiface_core.diffusion.autoencoder import Autoencoder
     from identiface_core.evidence.encoder import EvidenceEncoder
     from identiface_core.evidence.words import TextEncoder
+    from identiface_core.matchers.latent import LatentCritic
     from identiface_core.matchers.network import FaceNet
-    from identiface_core.training.critic import LatentCritic
     from identiface_core.training.evidence import kept_estimates, overconfidence
     from identiface_core.training.generator import GeneratorStage
     from identiface_core.training.identity import WordsTerm, identity_term
@@ -280,6 +280,7 @@ EXPORTS: dict[str, tuple[str, str]] = {
     "segmenter": ("segmenter", "segmenter"),
     "finder": ("finder", "finder"),
     "reader": ("reader", "reader"),
+    "critic": ("critic", "critic"),
     "control": ("generator", "control"),
 }
 """Role of a shipped file (`embedded.FILES`) -> stage and key of the network in that stage's `modules`."""

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from ..evidence.sketch import gaussian_blur
 from ..faces.alignment import FACE_BOX, PORTRAIT_SIDE, apply_matrix, warp
-from ..faces.finder import STRIDE, THRESHOLD, UNIT_SIDE, FaceFinder, box_of, decode, overlap
+from ..faces.base import box_of, overlap
+from ..faces.finder import STRIDE, THRESHOLD, UNIT_SIDE, FaceFinder, decode
 from ..faces.segmenter import PartSegmenter
 from ..parts import MASK_CHANNELS
 from .data import World, floats

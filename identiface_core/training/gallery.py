@@ -15,7 +15,7 @@ from torch import Tensor
 from identiface_core.embedded import GALLERY, load_embedded
 from identiface_core.evaluation.probes import GALLERY_PEOPLE, GALLERY_PICTURE, pictures
 from identiface_core.evidence.values import Evidence
-from identiface_core.faces.finder import portrait_of
+from identiface_core.faces.choice import portrait_of
 from identiface_core.gallery import Gallery, enrol
 from identiface_core.rounds.case_input import Settings
 from identiface_core.rounds.consensus import consensus, fuse

@@ -25,8 +25,8 @@ from .losses import IdentityLoss
 
 if TYPE_CHECKING:
     from ..diffusion.autoencoder import Autoencoder
+    from ..matchers.latent import LatentCritic
     from ..matchers.network import FaceNet
-    from .critic import LatentCritic
     from .data import World
     from .generator import Batch
 
@@ -51,7 +51,7 @@ class DecodingEye:
         self.points = points
 
     def __call__(self, latents: Tensor, people: Tensor, mirrored: Tensor) -> Tensor:
-        pictures = self.autoencoder.decode(latents)
+        pictures = self.autoencoder.decode(latents).float()  # bfloat16 would round the points to half pixels
         if self.points is not None:
             points = self.points[people.cpu()].to(pictures)
             points = torch.where(mirrored.bool()[:, None, None], mirror_points(points), points)

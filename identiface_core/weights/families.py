@@ -149,16 +149,40 @@ def text_encoder(shapes: Shapes) -> Recognised | None:
     return None
 
 
+MATCHER_PREFIXES = ("model.net.", "net.", "model.", "")
+"""What stands before the names of a face matcher's tensors. Only CVLface's files have a "net."."""
+
+
 def face_matcher(shapes: Shapes) -> Recognised | None:
-    """The residual networks of ArcFace, InsightFace and AdaFace."""
-    bare = _below(shapes, "model.") or shapes
-    insight = "layer1.0.bn1.weight" in bare and "prelu.weight" in bare and "fc.weight" in bare
-    adaface = "input_layer.0.weight" in bare and any(".res_layer." in name for name in bare)
-    if not (insight or adaface):
-        return None
-    last = bare.get("fc.weight" if insight else "output_layer.3.weight", ())
-    facts: dict[str, Fact] = {"dimension": last[0]} if last else {}
-    return Recognised("arcface", "a face matcher (ArcFace, AdaFace)", facts)
+    """The residual networks of ArcFace, InsightFace and AdaFace.
+
+    `colour` is the order of channels that such files are published with: CVLface's and InsightFace's read RGB, AdaFace's
+    own BGR.
+    """
+    for prefix in MATCHER_PREFIXES:
+        bare = _below(shapes, prefix)
+        insight = "layer1.0.bn1.weight" in bare and "prelu.weight" in bare and "fc.weight" in bare
+        adaface = "input_layer.0.weight" in bare and any(".res_layer." in name for name in bare)
+        if not (insight or adaface):
+            continue
+        last = bare.get("fc.weight" if insight else "output_layer.3.weight", ())
+        facts: dict[str, Fact] = {"dimension": last[0]} if last else {}
+        facts["names"] = "insightface" if insight else "adaface"
+        facts["colour"] = "rgb" if insight or "net." in prefix else "bgr"
+        return Recognised("arcface", "a face matcher (ArcFace, AdaFace)", {**facts, "prefix": prefix})
+    return None
+
+
+def edgeface(shapes: Shapes) -> Recognised | None:
+    """EdgeFace: an EdgeNeXt that gives embeddings, not the thousand classes of ImageNet."""
+    for prefix in MATCHER_PREFIXES:
+        bare = _below(shapes, prefix)
+        last = bare.get("head.fc.linear2.weight") or bare.get("head.fc.weight") or ()
+        mixed = any(name.endswith(".norm_xca.weight") for name in bare)
+        if mixed and "stem.0.weight" in bare and last and last[0] != 1000:
+            facts: dict[str, Fact] = {"dimension": last[0], "colour": "rgb", "prefix": prefix}
+            return Recognised("edgeface", "a face matcher (EdgeFace)", facts)
+    return None
 
 
 RULES: tuple[Rule, ...] = (
@@ -171,6 +195,7 @@ RULES: tuple[Rule, ...] = (
     tiny_autoencoder,
     text_encoder,
     face_matcher,
+    edgeface,
 )
 """In the order in which they are asked."""
 

@@ -13,10 +13,16 @@ from identiface_core.errors import WeightsError
 from identiface_core.weights.families import RULES, Fact, Recognised
 from identiface_core.weights.files import read_header
 from identiface_core.weights.foreign import Tensors, format_of, open_tensors
+from identiface_core.weights.onnx_families import ONNX_RULES
+from identiface_core.weights.onnx_graph import read_graph
 from identiface_core.weights.released import CONTROL, OFFICIAL
+
+STABLE_CONTROL = "stable-control"
+"""Kind of a control that `identiface train control` writes."""
 
 KINDS: Mapping[str, str] = {
     CONTROL: "an IdentiFace control",
+    STABLE_CONTROL: "an IdentiFace control for Stable Diffusion",
     OFFICIAL: "the released IdentiFace checkpoint",
     "pixart": "a PixArt transformer",
     "pixart-controlnet": "a PixArt ControlNet",
@@ -35,6 +41,11 @@ KINDS: Mapping[str, str] = {
     "clip-text": "a CLIP text encoder",
     "lora": "a LoRA",
     "arcface": "a face matcher (ArcFace, AdaFace)",
+    "edgeface": "a face matcher (EdgeFace)",
+    "matcher-onnx": "a face matcher (ONNX)",
+    "face-detector": "a face detector (SCRFD or YuNet, ONNX)",
+    "face-parsing": "a face parsing network (ONNX)",
+    "face-landmarks": "a network for points of a face (ONNX)",
     "onnx": "an ONNX graph",
     "unknown": "a file of tensors that IdentiFace does not know",
 }
@@ -53,7 +64,7 @@ def recognise(path: str | Path) -> Recognised:
     """
     path = Path(path)
     if format_of(path) == "onnx":
-        return Recognised("onnx", KINDS["onnx"], {})
+        return _graph(path)
     tensors = open_tensors(path, pickles=True)
     if tensors.notes.get("format") == "identiface":
         return _ours(path)
@@ -85,7 +96,18 @@ def expected(path: str | Path, wanted: str | Collection[str], purpose: str) -> R
     advice = "Choose another file; `identiface weights list` says where to get what."
     if CONTROL in kinds and found.kind in _IMPORTED:
         advice = f"Convert it once: `identiface weights import {OFFICIAL} {Path(path).name} --out FILE`."
+    elif CONTROL in kinds and found.kind.endswith("-controlnet"):
+        advice = "The stock node Load ControlNet Model takes it; ours takes what IdentiFace wrote."
     raise WeightsError(f"{path}: {purpose} needs {titles}; this is {found.title}. {advice}")
+
+
+def _graph(path: Path) -> Recognised:
+    graph = read_graph(path)
+    for rule in ONNX_RULES:
+        found = rule(graph)
+        if found is not None:
+            return found
+    return Recognised("onnx", KINDS["onnx"], {})
 
 
 def _ours(path: Path) -> Recognised:

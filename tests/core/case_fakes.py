@@ -125,7 +125,7 @@ def segmenter(images: Tensor) -> Tensor:
 class Finder:
     def find_faces(self, image: Tensor) -> list[Any]:
         from identiface_core.faces.alignment import CANONICAL_POINTS
-        from identiface_core.faces.finder import Face, box_of
+        from identiface_core.faces.base import Face, box_of
 
         points = CANONICAL_POINTS * (image.shape[-1] / 128)
         return [Face(box_of(points), points, 0.9)]

@@ -78,7 +78,6 @@ def test_list_shows_every_file_with_its_licence(run: Any) -> None:
         "unclear",
         "unpinned",
         "publisher",
-        "agreement",
     ):
         assert piece in text
 
@@ -160,7 +159,7 @@ def test_get_takes_several_and_what_is_elsewhere(tmp_path: Path, ours: Any, shel
 
 
 def shipped_toml() -> str:
-    missing = dict.fromkeys(("repository", "revision", "path", "file", "size", "sha256_from"))
+    missing = dict.fromkeys(("repository", "revision", "path", "file", "size"))
     return entry_toml("shipped", **{**missing, "host": "shipped", "sha256": "hashes.json", "folder": "here"})
 
 

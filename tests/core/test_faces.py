@@ -18,17 +18,9 @@ from identiface_core.faces.alignment import (
     similarity_from_points,
     warp,
 )
-from identiface_core.faces.finder import (
-    UNIT_SIDE,
-    Face,
-    FaceFinder,
-    box_of,
-    choose_face,
-    decode,
-    overlap,
-    points_of,
-    portrait_in_box,
-)
+from identiface_core.faces.base import Face, box_of, overlap, points_of
+from identiface_core.faces.choice import choose_face, portrait_in_box
+from identiface_core.faces.finder import UNIT_SIDE, FaceFinder, decode
 from identiface_core.faces.segmenter import PartSegmenter, latent_mask, part_mask, part_template
 from identiface_core.parts import MASK_CHANNELS, PARTS
 from identiface_core.synthesis.identity import canonical_nuisance, sample_identities, sample_nuisance

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from identiface_core.errors import GalleryError, InputError, NoFaceError
 from identiface_core.gallery import Gallery, enrol, enrol_folder, search
-from identiface_core.gallery.enrolment import fingerprint
+from identiface_core.gallery.enrolment import fingerprint, portrait_side
+from identiface_core.imaging import write_png
 from identiface_core.matchers.base import Embedding as _Embedding
 
 
@@ -187,10 +188,12 @@ class Model:
 
 
 def test_enrol_folder(tmp_path, monkeypatch) -> None:
-    finder = pytest.importorskip("identiface_core.faces.finder")
+    finder = pytest.importorskip("identiface_core.faces.choice")
     from identiface_core.imaging import write_png
 
-    def portrait_of(image: Tensor, _finder: object, _choice: object = None, *, name: str) -> Tensor:
+    def portrait_of(
+        image: Tensor, _finder: object, _choice: object = None, *, size: int, name: str
+    ) -> Tensor:
         if float(image.mean()) > 0.99:
             raise NoFaceError(f"{name}: no face was found")
         return image
@@ -216,12 +219,29 @@ def test_enrol_folder(tmp_path, monkeypatch) -> None:
     assert [(done, total) for done, total, _ in seen] == [(i, 5) for i in range(1, 6)]
 
 
+def test_portraits_are_as_fine_as_the_matchers_can_use(tmp_path) -> None:
+    class Fine(Colour):
+        side = 112
+
+        def embed(self, portraits: Tensor) -> Tensor:
+            seen.append(tuple(portraits.shape[-2:]))
+            return super().embed(portraits)
+
+    class Model:
+        finder, matcher_a, matcher_b = None, Fine("a"), Colour("b")
+
+    seen: list[tuple[int, ...]] = []
+    write_png(tmp_path / "Ann.png", torch.rand(3, 300, 300), origin="captured")
+    enrol_folder(tmp_path, Model(), choice="whole")
+    assert seen == [(256, 256)] and portrait_side((Colour("a"), Colour("b"))) == 128
+
+
 def test_enrol_folder_without_anyone(tmp_path, monkeypatch) -> None:
     with pytest.raises(GalleryError, match="no such folder"):
         enrol_folder(tmp_path / "nowhere", Model())
     with pytest.raises(GalleryError, match="no pictures"):
         enrol_folder(tmp_path, Model())
-    pytest.importorskip("identiface_core.faces.finder")
+    pytest.importorskip("identiface_core.faces.choice")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(GalleryError, match=r"none of 1 pictures.*broken\.png"):
         enrol_folder(tmp_path, Model())

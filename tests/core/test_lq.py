@@ -20,7 +20,8 @@ from identiface_core.evidence.lq import (
 )
 from identiface_core.evidence.values import Evidence
 from identiface_core.faces.alignment import CANONICAL_POINTS
-from identiface_core.faces.finder import Face, FaceFinder, box_of
+from identiface_core.faces.base import Face, box_of
+from identiface_core.faces.finder import FaceFinder
 from identiface_core.imaging import from_uint8, resize
 from identiface_core.synthesis.identity import canonical_nuisance, sample_identities
 from identiface_core.synthesis.portrait import render

@@ -95,8 +95,6 @@ def test_the_shipped_folder_is_there() -> None:
         ({"size": None}, "size: needed with a sha256"),
         ({"sha256": "ABC"}, "sha256: wanted 64 lower-case hex digits"),
         ({"sha256": "A" * 64}, "sha256: wanted 64 lower-case hex digits"),
-        ({"sha256_from": None}, "sha256_from: wanted publisher or agreement"),
-        ({"sha256": "unpinned"}, "sha256_from: not for a file that is unpinned"),
         ({"repository": "nets"}, "repository: wanted 'owner/name'"),
         ({"path": "../net.safetensors"}, "path: wanted a path below the repository"),
         ({"path": "/net.safetensors"}, "path: wanted a path below the repository"),

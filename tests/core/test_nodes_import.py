@@ -58,7 +58,16 @@ print(identiface_core.__file__)
     assert Path(python(code)) == ROOT / "identiface_core" / "__init__.py"
 
 
-LATER = {"native.py", "steering.py", "pixart.py", "cases.py"}
+LATER = {
+    "native.py",
+    "steering.py",
+    "pixart.py",
+    "stable.py",
+    "drawing.py",
+    "guiding.py",
+    "hosted.py",
+    "cases.py",
+}
 """Imported only when a node runs."""
 EARLY = sorted(path for path in (ROOT / "nodes").glob("*.py") if path.name not in LATER)
 
@@ -77,5 +86,8 @@ def test_library_is_imported_only_when_a_node_runs(path: Path) -> None:
                     "native",
                     "steering",
                     "pixart",
+                    "stable",
+                    "hosted",
+                    "guiding",
                     "cases",
                 }, path

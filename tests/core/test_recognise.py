@@ -220,8 +220,9 @@ def test_each_kind_is_known_by_its_tensors(tmp_path: Path, name: str) -> None:
 
 
 def test_every_kind_that_can_be_asked_for_is_tested() -> None:
-    tested = {kind for _, kind, _ in KNOWN.values()} | {"control-branch", "onnx"}
-    assert KINDS.keys() <= tested
+    graphs = {"onnx", "face-detector", "face-parsing", "face-landmarks"}  # test_faces_onnx.py
+    tested = {kind for _, kind, _ in KNOWN.values()} | {"control-branch", "stable-control"} | graphs
+    assert KINDS.keys() <= tested | {"edgeface", "matcher-onnx"}  # test_matchers_files.py
 
 
 def test_titles_are_what_a_sentence_needs(tmp_path: Path) -> None:

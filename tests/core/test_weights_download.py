@@ -234,7 +234,7 @@ def test_another_hash_is_rejected_and_kept_aside(tmp_path: Path, shelf: Shelf, g
     with pytest.raises(WeightsError) as caught:
         get()
     text = str(caught.value)
-    assert found in text and wanted in text and "pinned by publisher" in text
+    assert found in text and wanted in text and "pinned by its publisher" in text
     assert beside(tmp_path) == ["net.safetensors.rejected"]
     shelf.content = WEIGHTS
     assert get().read_bytes() == WEIGHTS, "the rejected file is not gone on with"

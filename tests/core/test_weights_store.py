@@ -100,7 +100,7 @@ def test_verifying_reads_again_what_only_looks_unchanged(tmp_path: Path, entry: 
     os.utime(here, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     store = Store(places(tmp_path / "models"))
     assert store.check(entry(), here), "size and time are as they were"
-    with pytest.raises(WeightsError, match="pinned by publisher.*damaged"):
+    with pytest.raises(WeightsError, match="pinned by its publisher.*damaged"):
         store.check(entry(), here, again=True)
 
 

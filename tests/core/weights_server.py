@@ -101,7 +101,6 @@ def entry_toml(name: str = "net", content: bytes = WEIGHTS, **changes: object) -
         "folder": "identiface_matchers",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "sha256_from": "publisher",
         "code_licence": "MIT",
         "weights_licence": "CC BY-NC 4.0",
         "commercial_use": "no",
@@ -111,7 +110,7 @@ def entry_toml(name: str = "net", content: bytes = WEIGHTS, **changes: object) -
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items() if value is not None)
 
 
-UNPINNED: dict[str, object] = {"sha256": "unpinned", "sha256_from": None, "size": None}
+UNPINNED: dict[str, object] = {"sha256": "unpinned", "size": None}
 
 
 def manifest(folder: Path, **entries: str) -> Path:

@@ -1,15 +1,16 @@
-"""Makes `workflows/embedded_case.json` and its picture from the API graph, in a real ComfyUI page.
+"""Makes `workflows/NAME.json` and its picture from the API graph of `drawn/NAME.py`, in a real ComfyUI page.
 
-    python -m tests.host.draw_workflow            # after a change of nodes or graph; needs chromium
+    python -m tests.host.draw_workflow [NAME ...]     # after a change of nodes or graph; needs chromium
 
-The page itself turns the API graph into a drawn one, so that sockets and widgets are what users will have. Places, groups
-and notes are given below. The graph is run once, and the picture shows its results.
+The page itself turns the API graph into a drawn one, so that sockets and widgets are what users will have. A workflow whose
+files come with the pack is run once, and the picture shows its results.
 """  # fmt: skip
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import io
 import json
 import shutil
@@ -22,59 +23,40 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
-from tests.host.graphs import shipped
 from tests.host.server import PACK, Server
 
-NAME = "embedded_case"
 PORT = 9333
 WINDOW = (2800, 1500)
 CROP = (110, 130, 2600, 1280)
-VIEW = (-70, -70, 3320, 1640)
-"""Canvas region that the picture shows: x0, y0, x1, y1."""
-
-PLACES: dict[str, tuple[int, int, int, int]] = {
-    "1": (-40, 60, 300, 220), "2": (-40, 420, 300, 120), "3": (310, 60, 300, 330), "4": (310, 460, 300, 320),
-    "5": (660, 60, 240, 90), "6": (660, 210, 240, 100), "7": (990, 60, 300, 190), "8": (990, 310, 300, 110),
-    "9": (990, 480, 300, 110), "10": (990, 650, 300, 110), "11": (1330, 60, 300, 350), "12": (1330, 480, 300, 60),
-    "13": (1330, 600, 300, 250), "14": (990, 1000, 300, 60), "15": (990, 1120, 300, 380),
-    "16": (1330, 1000, 300, 500), "17": (1760, 60, 320, 330), "18": (2130, 60, 280, 300),
-    "19": (2130, 430, 280, 420), "20": (2460, 60, 820, 720), "21": (2460, 840, 820, 330),
-}  # fmt: skip
-"""Node id -> x, y, width, height."""
-
-GROUPS = [
-    ("1  What there is: model and evidence", -70, -30, 1000, 840, "#3f789e"),
-    ("2  Stock nodes draw whole faces from it", 970, -30, 690, 900, "#88aa88"),
-    ("3  Search with the evidence alone", 970, 910, 690, 620, "#b58b2a"),
-    ("4  The case: part by part, until the list is stable", 1730, -30, 1580, 1230, "#a1309b"),
-]
-
-NOTES = [
-    (
-        "Read me", -40, 860, 940, 230,
-        "# IdentiFace, embedded model\n\nA blurred photo, a rough sketch and a few words become faces and a list of "
-        "candidates. Nothing to download; about a minute on a CPU.\n\n**Your own case**: put *Load Image* in place of "
-        "the photo and the drawing of *Example Case*, and *Description* in place of its words. Any of the three may be "
-        "missing. **Your own gallery**: *Enrol Faces* in place of *Open Gallery*.",
-    ),
-    (
-        "What the result means", -40, 1150, 940, 170,
-        "Everybody here is synthetic: the people of the gallery do not exist. A candidate is **an investigative lead, "
-        "not an identification**. FPIR is the share of searches, for people who are not in a gallery of this size, that "
-        "reach this score by chance. Generated faces are plausible faces, not photographs.",
-    ),
-    (
-        "Rounds", 1760, 440, 320, 250,
-        "*Iterate* unfolds into one **Part Round** per part that the words speak of. Each draws several faces, the "
-        "evidence chooses one, the better of old and new stays.\n\nTo choose yourself, use *Part Round* with `pick` in "
-        "its place.",
-    ),
-]  # fmt: skip
+"""Of a screenshot of that window: the canvas without what surrounds it."""
+GAP, TOP, PAD = 60, 60, 30
+"""Pixels between columns of a workflow that is laid out by columns, above them, and around them in a group."""
 
 BUILD = """(async () => {
-  const api = %s, places = %s, groups = %s, notes = %s;
+  const api = %s, given = %s, columns = %s, spans = %s, notes = %s, [gap, top, pad] = %s;
   app.graph.clear();
   await app.loadApiJson(api, 'workflow');
+  const places = { ...given }, edges = [];
+  let left = 0, low = 0;
+  for (const column of columns) {
+    const sizes = column.map((id) => app.graph.getNodeById(+id)).map((node) => {
+      const [w, h] = node.computeSize();
+      return [w, Math.max(h, 300 * /Preview|Sheet/.test(node.type))];
+    });
+    const width = Math.max(260, ...sizes.map((size) => size[0]));
+    let y = top;
+    column.forEach((id, i) => {
+      places[id] = [left, y, width, sizes[i][1]];
+      y += sizes[i][1] + gap;
+    });
+    edges.push([left, left + width]);
+    low = Math.max(low, y - gap);
+    left += width + gap;
+  }
+  const groups = spans.map((span) => span.length > 4 ? span : [
+    span[0], edges[span[1]][0] - pad / 2, top - 3 * pad, edges[span[2]][1] - edges[span[1]][0] + pad,
+    low - top + 4 * pad, span[3],
+  ]);
   for (const [id, [x, y, w, h]] of Object.entries(places)) {
     const node = app.graph.getNodeById(+id);
     node.pos = [x, y];
@@ -130,40 +112,43 @@ class Page:
         return answer["result"].get("value")
 
 
-async def draw(server: Server, page: Page) -> None:
-    api = shipped(NAME)
+async def draw(server: Server, page: Page, name: str) -> None:
+    plan = importlib.import_module(f"tests.host.drawn.{name}")
     await page.call("Page.enable")
     await page.call("Page.navigate", url=server.url)
     while not await page.run(READY):
         await asyncio.sleep(0.5)
     await asyncio.sleep(2)
-    parts = (json.dumps(one) for one in (api, PLACES, GROUPS, NOTES))
-    graph = json.loads(await page.run(BUILD % tuple(parts)))
+    columns = getattr(plan, "COLUMNS", [])
+    given = (plan.GRAPH, getattr(plan, "PLACES", {}), columns, plan.GROUPS, plan.NOTES, [GAP, TOP, PAD])
+    graph = json.loads(await page.run(BUILD % tuple(json.dumps(one) for one in given)))
     graph["extra"] = {"ds": {"scale": 0.5, "offset": [120, 120]}}
 
     await page.run(f"app.loadGraphData({json.dumps(graph)})")
     await asyncio.sleep(2)
     back = json.loads(await page.run("(async () => JSON.stringify((await app.graphToPrompt()).output))()"))
-    for name, one in api.items():
+    for node, one in plan.GRAPH.items():
         for label, value in one["inputs"].items():
-            assert back[name]["inputs"].get(label) == value, (name, label, value, back[name]["inputs"])
+            assert back[node]["inputs"].get(label) == value, (node, label, value, back[node]["inputs"])
 
-    await page.run("app.queuePrompt(0)")
-    while not server.get("/history"):
-        await asyncio.sleep(1)
-    outcome = next(iter(server.get("/history").values()))["status"]
-    assert outcome["status_str"] == "success", outcome
-    await asyncio.sleep(3)
-    await page.run(FIT % json.dumps(VIEW))
+    if plan.RUNS:
+        await page.run("app.queuePrompt(0)")
+        while not server.get("/history"):
+            await asyncio.sleep(1)
+        outcome = next(iter(server.get("/history").values()))["status"]
+        assert outcome["status_str"] == "success", outcome
+        await asyncio.sleep(3)
+    await page.run("document.querySelectorAll('.p-dialog-close-button').forEach((one) => one.click())")
+    await page.run(FIT % json.dumps(plan.VIEW))
     await asyncio.sleep(3)
     shot = await page.call("Page.captureScreenshot", format="png")
     picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB").crop(CROP)
     picture.thumbnail((2000, 2000))
-    picture.save(PACK / "workflows" / f"{NAME}.jpg", quality=85)
-    (PACK / "workflows" / f"{NAME}.json").write_text(json.dumps(graph, indent=1) + "\n")
+    picture.save(PACK / "workflows" / f"{name}.jpg", quality=85)
+    (PACK / "workflows" / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
 
 
-async def main() -> None:
+async def main(names: list[str]) -> None:
     browser = next(
         (found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found),
         None,
@@ -182,11 +167,12 @@ async def main() -> None:
                 aiohttp.ClientSession() as session,
                 session.ws_connect(await debugger(session), max_msg_size=0) as socket,
             ):
-                await draw(server, Page(socket))
+                for name in names:
+                    await draw(server, Page(socket), name)
+                    print(Path("workflows") / f"{name}.json")
         finally:
             process.terminate()
             process.wait()
-    print(Path("workflows") / f"{NAME}.json")
 
 
 async def debugger(session: aiohttp.ClientSession) -> str:
@@ -202,4 +188,4 @@ async def debugger(session: aiohttp.ClientSession) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:] or ["embedded_case"]))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 PACK = Path(__file__).resolve().parents[2]
 Graph = dict[str, dict[str, Any]]
@@ -176,6 +177,14 @@ class Server:
         """Of the running process."""
         assert self._process is not None
         return self._process.pid
+
+    def resident(self) -> float:
+        """MiB of memory that the server holds; the test is skipped where /proc does not tell."""
+        status = Path(f"/proc/{self.pid}/status")
+        if not status.exists():
+            pytest.skip("resident memory is read from /proc")
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
 
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -107,6 +107,15 @@ def test_strength_zero_is_bit_identical_and_control_leaves_no_trace(tiny: Server
     assert (again == before).all()
 
 
+def test_a_second_control_takes_the_place_of_the_first(tiny: Server) -> None:
+    _, once = sampled(tiny, graph())
+    wanted = graph()
+    wanted["again"] = {**wanted["apply"], "inputs": {**wanted["apply"]["inputs"], "model": ["apply", 0]}}
+    wanted["k2"]["inputs"]["model"] = ["again", 0]
+    _, twice = sampled(tiny, wanted)
+    assert (once == twice).all()
+
+
 def test_outside_of_its_window_it_does_nothing(tiny: Server) -> None:
     plain, steered = sampled(tiny, graph(start=0.98, end=0.99))
     assert (plain == steered).all()
@@ -240,13 +249,6 @@ def test_what_does_not_fit_says_what_it_is(tiny: Server) -> None:
 def test_many_runs_do_not_grow_memory(tiny: Server) -> None:
     """Resident memory after ten runs, and after forty more."""
 
-    def resident() -> float:
-        status = Path(f"/proc/{tiny.pid}/status")
-        if not status.exists():
-            pytest.skip("resident memory is read from /proc")
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
-
     def run(seed: int) -> None:
         wanted = graph()
         wanted["k2"]["inputs"]["seed"] = seed
@@ -254,7 +256,7 @@ def test_many_runs_do_not_grow_memory(tiny: Server) -> None:
 
     for seed in range(10):
         run(seed)
-    before = resident()
+    before = tiny.resident()
     for seed in range(10, 50):
         run(seed)
-    assert resident() - before < 60, "MiB after forty further runs"
+    assert tiny.resident() - before < 60, "MiB after forty further runs"

@@ -1,0 +1,1 @@
+"""Sampling guided by identity: one guider per file, over the rule in `base`."""

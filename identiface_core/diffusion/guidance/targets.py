@@ -1,0 +1,137 @@
+"""Where guidance leads: a person, several pictures of one, a candidate, away from somebody, a band of similarities.
+
+All work on unit vectors of one matcher. `objective` is what is raised, `similarity` what is reported and what stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import InputError
+
+
+class Target(Protocol):
+    """A place on the hypersphere of embeddings."""
+
+    def objective(self, vectors: Tensor) -> Tensor:
+        """Unit rows (B, D) -> (B,), differentiable; higher is nearer."""
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Unit rows (B, D) -> (B,) cosines in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Towards:
+    """Towards a vector: the evidence encoder's estimate, a person's template, several pictures' of one
+    (`matchers.quality.fuse_references`), a retrieved candidate's, or the consensus of several candidates.
+
+    vector: (D,), or (B, D) with one for each sample. The objective is the cosine: up to a constant, the log-density of a von
+    Mises-Fisher distribution around the face (ID3).
+    """
+
+    vector: Tensor
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Cosine to the vector."""
+        return cosine(vectors, self.vector)
+
+    def objective(self, vectors: Tensor) -> Tensor:
+        """The same."""
+        return self.similarity(vectors)
+
+
+@dataclass(frozen=True)
+class AwayFrom:
+    """Away from a person, as long as the cosine is above `beyond`, which is best a matcher's calibrated threshold."""
+
+    vector: Tensor
+    beyond: float = 0.0
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Cosine to the person."""
+        return cosine(vectors, self.vector)
+
+    def objective(self, vectors: Tensor) -> Tensor:
+        """0 below `beyond`, then falling."""
+        return -F.relu(self.similarity(vectors) - self.beyond)
+
+
+@dataclass(frozen=True)
+class Band:
+    """At a similarity from `low` to `high` to a vector (ID3, algorithm 3: lower and upper bound around an anchor)."""
+
+    vector: Tensor
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.low < self.high <= 1:
+            raise InputError(f"guidance: a band wants -1 <= low < high <= 1, got {self.low} and {self.high}")
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Cosine to the vector."""
+        return cosine(vectors, self.vector)
+
+    def objective(self, vectors: Tensor) -> Tensor:
+        """0 inside the band, falling outside on either side."""
+        found = self.similarity(vectors)
+        return -F.relu(self.low - found) - F.relu(found - self.high)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Several targets at once, each with its weight; the first one is what is reported and what stops."""
+
+    targets: tuple[Target, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.targets or len(self.targets) != len(self.weights):
+            raise InputError(
+                f"guidance: as many weights as targets are wanted, got {len(self.weights)} for {len(self.targets)}"
+            )
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Of the first target."""
+        return self.targets[0].similarity(vectors)
+
+    def objective(self, vectors: Tensor) -> Tensor:
+        """Weighted sum."""
+        terms = [w * one.objective(vectors) for w, one in zip(self.weights, self.targets, strict=True)]
+        return torch.stack(terms).sum(0)
+
+
+def cosine(vectors: Tensor, vector: Tensor) -> Tensor:
+    """Unit rows (B, D) and unit (D,) or (B, D) -> (B,). InputError for spaces of different dimension."""
+    if vectors.shape[-1] != vector.shape[-1]:
+        raise InputError(
+            f"guidance: the target has {vector.shape[-1]} dimensions, the matcher that guides {vectors.shape[-1]}: "
+            "make the target with the same matcher"
+        )
+    return (vectors * vector.to(vectors)).sum(-1)
+
+
+def consensus_of_top(templates: Tensor, query: Tensor, k: int = 5) -> Tensor:
+    """The k templates (N, D) most like the query (D,), fused, each weighted by how far it stands above the k + 1st.
+
+    A gallery answer as a target: nobody says that the person is among them.
+    """
+    if k < 1 or len(templates) < k:
+        raise InputError(f"guidance: wanted the best {k} of a gallery of {len(templates)} people")
+    scores = templates @ query.to(templates)
+    best = scores.topk(min(k + 1, len(templates)))
+    floor = best.values[-1] if len(best.values) > k else best.values.new_zeros(())
+    weights = (best.values[:k] - floor).clamp(min=1e-6)
+    return F.normalize((templates[best.indices[:k]] * weights[:, None]).sum(0), dim=0)
+
+
+def between(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """A mixture of people, (D,): "looks like A and B"."""
+    mixed = torch.stack([F.normalize(v, dim=-1) * w for v, w in zip(vectors, weights, strict=True)]).sum(0)
+    return F.normalize(mixed, dim=-1)

@@ -1,0 +1,228 @@
+"""Which face of a picture is meant, and its portrait. A choice is never silent: it says which face, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from identiface_core.errors import InputError, NoFaceError, SeveralFacesError
+from identiface_core.faces.alignment import (
+    PORTRAIT_SIDE,
+    align,
+    canonical_points,
+    similarity_from_points,
+    warp_antialiased,
+)
+from identiface_core.faces.base import (
+    Box,
+    Face,
+    Finder,
+    area,
+    box_text,
+    check_box,
+    listed,
+    overlap,
+    points_of,
+)
+
+FaceChoice = int | Sequence[float] | None
+"""Index into the list of faces (best first, from 0), a box `(x0, y0, x1, y1)`, or None: there must be just
+one.
+"""
+Likeness = Callable[[Tensor, Tensor], Tensor]
+"""A picture `(3, H, W)` and the points `(N, 5, 2)` of faces in it -> their cosines with somebody, `(N,)`."""
+
+HOW = ("the only one", "largest", "by number", "by box", "nearest")
+"""How a face can be chosen of several. "nearest": the one most like somebody."""
+ON_NO_FACE = ("error", "skip", "pass through")
+"""What a picture without the wanted face gives: NoFaceError, no portrait, or the whole picture as a portrait."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The faces of one picture of a batch, and which of them is meant."""
+
+    picture: int
+    """Index of the picture in its batch, kept where others are skipped."""
+    size: tuple[int, int]
+    """(height, width) of the picture in pixels."""
+    faces: tuple[Face, ...]
+    chosen: int | None
+    """Index into `faces`; None if none is meant."""
+    reason: str
+    """Why, for people to read."""
+    whole: bool = False
+    """Without a chosen face: the whole picture stands for the portrait. Else such a picture is left out."""
+
+    def matrix(self, size: int) -> Tensor | None:
+        """Similarity `(1, 2, 3)` from pixels of the picture to those of its portrait of `size` px; None if left out."""
+        if self.chosen is not None:
+            return similarity_from_points(self.faces[self.chosen].points, canonical_points(size))
+        if not self.whole:
+            return None
+        height, width = self.size
+        scale = size / max(height, width)
+        return torch.tensor(
+            [[[scale, 0, (size - scale * width) / 2], [0, scale, (size - scale * height) / 2]]]
+        )
+
+    def portrait(self, image: Tensor, size: int = PORTRAIT_SIDE) -> Tensor | None:
+        """Portrait `(3, size, size)` out of the picture `(3, H, W)`; None if the picture is left out."""
+        matrix = self.matrix(size)
+        return None if matrix is None else warp_antialiased(image[None], matrix, size)[0]
+
+
+def select_face(
+    image: Tensor,
+    finder: Finder,
+    how: str = HOW[0],
+    *,
+    number: int = 0,
+    box: Sequence[float] | None = None,
+    likeness: Likeness | None = None,
+    threshold: float | None = None,
+    on_no_face: str = ON_NO_FACE[0],
+    picture: int = 0,
+    name: str = "the picture",
+) -> Selection:
+    """Finds the faces of a picture `(3, H, W)` and chooses one.
+
+    how: one of `HOW`, with `number`, `box` or `likeness` where it needs them. threshold: None for the finder's own.
+    on_no_face: one of `ON_NO_FACE`, for a picture without any face or without the one asked for.
+    Raises SeveralFacesError where one was wanted and there are more, whatever `on_no_face` says; NoFaceError;
+    InputError for an unknown or incomplete choice.
+    """
+    if on_no_face not in ON_NO_FACE:
+        raise InputError(
+            f"what to do without a face is one of {', '.join(ON_NO_FACE)}; this is {on_no_face!r}"
+        )
+    faces = finder.find_faces(image) if threshold is None else finder.find_faces(image, threshold=threshold)
+    size = (image.shape[-2], image.shape[-1])
+    try:
+        chosen, reason = _chosen(image, faces, how, number, box, likeness, name)
+    except NoFaceError as error:
+        if on_no_face == "error":
+            raise
+        whole = on_no_face == "pass through"
+        then = "passed through whole, not aligned" if whole else "left out"
+        return Selection(picture, size, tuple(faces), None, f"{error} The picture is {then}.", whole)
+    return Selection(picture, size, tuple(faces), chosen, f"face {chosen} of {len(faces)}: {reason}")
+
+
+def likeness_to(embed: Callable[[Tensor, Tensor], Tensor], reference: Tensor) -> Likeness:
+    """Cosine with `reference` `(D,)` in the space of `embed`, a matcher's: pictures `(1, 3, H, W)` and points `(1, 5, 2)` in,
+    `(1, D)` out. Each face is cut from the picture itself, by the matcher's own template.
+    """
+
+    def compare(picture: Tensor, points: Tensor) -> Tensor:
+        vectors = torch.cat([embed(picture[None], one[None]) for one in points])
+        return torch.cosine_similarity(vectors, reference.to(vectors)[None])
+
+    return compare
+
+
+def choose_face(faces: Sequence[Face], choice: FaceChoice = None, *, name: str = "the picture") -> Face:
+    """The face that `choice` names: an index from 0, a box (the face that overlaps it most), or None for the
+    only one.
+
+    Raises NoFaceError for no face (or none inside the box), SeveralFacesError for several faces and no
+    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts.
+    """
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        box = check_box(choice, name)
+        best = max(faces, key=lambda face: overlap(face.box, box), default=None)
+        if best is None or overlap(best.box, box) <= 0:
+            raise NoFaceError(
+                f"{name}: no face was found in the box {box_text(box)}. Found: {listed(faces)}."
+            )
+        return best
+    if not faces:
+        raise NoFaceError(
+            f"{name}: no face was found. Give a sharper or larger picture of the face, a box around it "
+            "(x0,y0,x1,y1), or 'whole' if the picture already is the cropped face."
+        )
+    if choice is None:
+        if len(faces) > 1:
+            raise SeveralFacesError(
+                f"{name}: {len(faces)} faces were found, one is wanted. Choose by number or by box: "
+                f"{listed(faces)}."
+            )
+        return faces[0]
+    if isinstance(choice, bool) or not isinstance(choice, int):
+        raise InputError(
+            f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {choice!r}"
+        )
+    if not 0 <= choice < len(faces):
+        raise NoFaceError(f"{name}: there is no face number {choice}. Found: {listed(faces)}.")
+    return faces[choice]
+
+
+def portrait_of(
+    image: Tensor,
+    finder: Finder,
+    choice: FaceChoice = None,
+    *,
+    size: int = PORTRAIT_SIDE,
+    name: str = "the picture",
+) -> Tensor:
+    """Portrait `(3, size, size)` of the chosen face of a picture `(3, H, W)`. Errors as `choose_face`.
+
+    A box in which the finder sees no face is an error here; `portrait_in_box` takes a box at its word.
+    """
+    face = choose_face(finder.find_faces(image), choice, name=name)
+    return align(image[None], face.points[None], size)[0]
+
+
+def portrait_in_box(image: Tensor, box: Sequence[float], size: int = PORTRAIT_SIDE) -> Tensor:
+    """Portrait `(3, size, size)` of an upright face that fills `box` in a picture `(3, H, W)`; nothing is
+    searched.
+    """
+    matrix = similarity_from_points(points_of(box), canonical_points(size))
+    return warp_antialiased(image[None], matrix, size)[0]
+
+
+def _chosen(
+    image: Tensor,
+    faces: Sequence[Face],
+    how: str,
+    number: int,
+    box: Sequence[float] | None,
+    likeness: Likeness | None,
+    name: str,
+) -> tuple[int, str]:
+    if how == "largest":
+        choose_face(faces, 0, name=name)  # says where there is none
+        best = max(range(len(faces)), key=lambda i: area(faces[i].box))
+        return best, f"the largest, {_size_text(faces[best].box)}"
+    if how == "nearest":
+        if likeness is None:
+            raise InputError(f"{name}: to choose the nearest face, say to whom: a matcher and an embedding")
+        choose_face(faces, 0, name=name)
+        points = torch.stack([face.points for face in faces])
+        with torch.no_grad():
+            cosines = likeness(image, points).tolist()
+        best = max(range(len(faces)), key=cosines.__getitem__)
+        others = ", ".join(f"{c:.2f}" for i, c in enumerate(cosines) if i != best)
+        return best, f"cosine {cosines[best]:.2f} with the reference" + (
+            f" (others: {others})" if others else ""
+        )
+    if how == "by box" and box is None:
+        raise InputError(f"{name}: to choose by box, give a box x0,y0,x1,y1 around the face")
+    choices: dict[str, FaceChoice] = {"the only one": None, "by number": number, "by box": box}
+    if how not in choices:
+        raise InputError(f"{name}: a face is chosen by one of {', '.join(HOW)}; this is {how!r}")
+    face = choose_face(faces, choices[how], name=name)
+    reasons = {"by number": "as asked", "by box": f"overlaps the box by {_share(face.box, box):.0%}"}
+    index = next(i for i, one in enumerate(faces) if one is face)
+    return index, f"{reasons.get(how, 'the only one')}, {_size_text(face.box)}"
+
+
+def _share(found: Box, wanted: Sequence[float] | None) -> float:
+    return 0.0 if wanted is None else overlap(found, check_box(wanted))
+
+
+def _size_text(box: Box) -> str:
+    return f"{box[2] - box[0]:.0f} x {box[3] - box[1]:.0f} px"

@@ -1,0 +1,126 @@
+"""Guidance by identity on any MODEL of the host: a post-CFG function on a copy, with networks of its own.
+
+Nodes run in inference mode, where nothing can be differentiated: what a gradient goes through is copied outside of it, once,
+when the node runs. The MODEL and its weights are never touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import comfy.model_management as mm
+import comfy.patcher_extension
+import torch
+from torch import Tensor, nn
+
+from identiface_core.diffusion.guidance.base import Guide, Run, step_at
+from identiface_core.errors import InputError
+
+KEY = "identiface_guidance"
+Thing = TypeVar("Thing")
+
+
+@dataclass
+class Sampling:
+    """What one call of a sampler needs; lives in the options of that call alone."""
+
+    run: Run | None
+    levels: list[float]
+    seed: int
+
+
+def guided(model: Any, guide: Guide) -> Any:
+    """A copy of MODEL whose predictions are moved by `guide`; at scale 0 a plain copy.
+
+    A fresh run is made for every sampling and put into the options of that sampling, which the host copies for each: two
+    guided models, or two samplings of one, share nothing. Raises `InputError`, while sampling, from samplers that go around
+    the host's guider.
+    """
+    patched = model.clone()
+    if guide.options.scale == 0:
+        return patched
+    place = object()
+
+    def begin(
+        executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any, **more: Any
+    ) -> Any:
+        seed = more.get("seed", rest[3] if len(rest) > 3 else None)
+        here = Sampling(None, sigmas.tolist(), seed or 0)
+        executor.class_obj.model_options[place] = here
+        made = executor(noise, latent, sampler, sigmas, *rest, **more)
+        if here.run is not None and here.run.similarity is not None:
+            seen = ", ".join(f"{one:.3f}" for one in here.run.similarity.tolist())
+            logging.info(
+                "Identity Guidance: cosine to the target by the guiding matcher, at the last look: %s", seen
+            )
+        return made
+
+    def move(args: dict[str, Any]) -> Tensor:
+        here, denoised = args["model_options"].get(place), args["denoised"]
+        if not isinstance(here, Sampling):
+            raise InputError(
+                "Identity Guidance: this sampler goes around the host's guider; use KSampler or SamplerCustom"
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            if here.run is None:
+                here.run = guide.begin(len(denoised), seeds=range(here.seed, here.seed + len(denoised)))
+            sigma = args["sigma"].flatten()[0].float().clone()
+            step = step_at(float(sigma), here.levels)
+            latents = args["model"].process_latent_out(denoised.float().clone())
+            moved = here.run(latents, sigma, step, len(here.levels) - 1)
+            if moved is latents:
+                return denoised
+            back: Tensor = args["model"].process_latent_in(moved)
+        return back.to(denoised)
+
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, begin)
+    patched.set_model_sampler_post_cfg_function(move)
+    return patched
+
+
+def differentiable(thing: Thing) -> Thing:
+    """A frozen copy of a network, or of something that holds networks, through which gradients can go; on the device of
+    sampling, float32."""
+    twin, device = copy.deepcopy(thing), mm.get_torch_device()
+    nets = (
+        [twin]
+        if isinstance(twin, nn.Module)
+        else [v for v in vars(twin).values() if isinstance(v, nn.Module)]
+    )
+    with torch.inference_mode(False):
+        for net in nets:
+            for module in net.modules():
+                for name, value in list(module._parameters.items()):
+                    if value is not None:
+                        module._parameters[name] = nn.Parameter(_own(value, device), requires_grad=False)
+                for name, buffer in list(module._buffers.items()):
+                    if buffer is not None:
+                        module._buffers[name] = _own(buffer, device)
+            net.eval()
+    return twin
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """A copy on the device of sampling that takes part in gradients."""
+    with torch.inference_mode(False):
+        return _own(tensor, mm.get_torch_device())
+
+
+def decoder_of(vae: Any) -> Callable[[Tensor], Tensor]:
+    """Latents to pictures (B, 3, H, W) in [0, 1] through a copy of the VAE's own network."""
+    net, finish = differentiable(vae.first_stage_model), vae.process_output
+
+    def decode(latents: Tensor) -> Tensor:
+        pictures: Tensor = finish(net.decode(latents))
+        return pictures
+
+    return decode
+
+
+def _own(tensor: Tensor, device: Any) -> Tensor:
+    moved = tensor.detach().clone().to(device)
+    return moved.float() if moved.is_floating_point() else moved

@@ -1,0 +1,319 @@
+"""Stage: matchers. Networks that compare real photographs: loaded, asked about two faces, and about one photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from . import folders, sockets
+from .images import one, to_host
+
+CATEGORY = "IdentiFace/identity"
+PACK = "insightface: "
+"""Before the name of a pack in the list of files."""
+MAPS = ("features", "occlusion")
+
+
+class LoadMatcher(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceLoadMatcher",
+            display_name="Load Matcher",
+            category=CATEGORY,
+            description="A network that compares real faces: AdaFace, EdgeFace, SFace, ArcFace, AuraFace, an InsightFace pack. "
+            "What a file is, is told by its content.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=choices(),
+                    tooltip=f"A file in models/{folders.MATCHERS}, a pack in models/insightface/models, or the name of weights "
+                    "that are looked for in all model folders.",
+                ),
+                io.Combo.Input(
+                    "colour",
+                    options=["automatic", "rgb", "bgr"],
+                    default="automatic",
+                    tooltip="Order of channels that the network was trained with. Wrong, it still compares, badly. automatic: "
+                    "as such files are published.",
+                ),
+            ],
+            outputs=[
+                sockets.out(sockets.Matcher, "matcher"),
+                sockets.out(io.String, "text", tooltip="Name, size of the vectors, licence."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return True  # the file is looked for when the node runs, which can say more
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_: Any) -> Any:
+        return state_of(file)
+
+    @classmethod
+    def execute(cls, file: str, colour: str) -> io.NodeOutput:
+        from identiface_core.matchers.load import load_matcher
+
+        from .hosted import HostMatcher
+
+        sockets.one_of(colour, ("automatic", "rgb", "bgr"), "Load Matcher: colour")
+        matcher = load_matcher(found(file), colour=None if colour == "automatic" else colour)
+        text = (
+            f"{matcher.name}: {matcher.dimension} values a face, crops of {matcher.side} px, {matcher.colour}\n"
+            f"licence: {matcher.licence}"
+        )
+        return io.NodeOutput(HostMatcher(matcher), text, ui={"text": [text]})
+
+
+class CompareFaces(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceCompareFaces",
+            display_name="Compare Faces",
+            category=CATEGORY,
+            is_output_node=True,
+            description="How alike two faces are, how often strangers are as alike, and where the two agree.",
+            inputs=[
+                sockets.Matcher.Input("matcher", tooltip="Of Load Matcher or Load Embedded Model."),
+                io.Combo.Input(
+                    "map",
+                    options=list(MAPS),
+                    default=MAPS[0],
+                    tooltip="features: place by place, what the network sees. occlusion: what is lost when a place is hidden; "
+                    "slower, for every matcher.",
+                ),
+                io.Image.Input("image_1", optional=True, tooltip="A portrait; with a finder any picture."),
+                io.Image.Input("image_2", optional=True, tooltip="The other one."),
+                sockets.Embedding.Input(
+                    "query_1",
+                    optional=True,
+                    tooltip="Instead of image_1: of Embed Face, by the same matcher.",
+                ),
+                sockets.Embedding.Input("query_2", optional=True, tooltip="Instead of image_2."),
+                sockets.Finder.Input(
+                    "finder", optional=True, tooltip="Finds the face, for pictures that are no portraits."
+                ),
+                sockets.Gallery.Input(
+                    "gallery",
+                    optional=True,
+                    tooltip="Its people, who are strangers to each other, tell what the similarity means. Made by this matcher.",
+                ),
+                sockets.Toolkit.Input(
+                    "toolkit",
+                    optional=True,
+                    tooltip="Of Load Embedded Model: the tables of its own matchers.",
+                ),
+            ],
+            outputs=[
+                sockets.out(io.Image, "picture", tooltip="Both faces, and where they agree."),
+                sockets.out(io.Float, "similarity", tooltip="Cosine, -1 to 1."),
+                sockets.out(
+                    io.Float,
+                    "false match rate",
+                    tooltip="Share of pairs of strangers that are as alike; 1 where nobody knows.",
+                ),
+                sockets.out(io.String, "text"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, matcher: Any, map: str, **given: Any) -> io.NodeOutput:
+        import torch
+
+        from identiface_core.matchers.agreement import agreement
+        from identiface_core.matchers.picture import comparison_picture, text_picture
+        from identiface_core.matchers.verdict import meaning_of
+
+        sockets.one_of(map, MAPS, "Compare Faces: map")
+        sides = [side(given, number, matcher) for number in (1, 2)]
+        pictures = [picture for picture, _, _ in sides]
+        table, whose = table_for(matcher, given.get("gallery"), given.get("toolkit"))
+        seen = None
+        if all(picture is not None for picture in pictures):
+            seen = agreement(matcher, *pictures, (sides[0][1], sides[1][1]), occlude=map == "occlusion")
+            similarity = seen.similarity
+        else:
+            with torch.no_grad():
+                similarity = float(torch.dot(*(vector_of(matcher, *one_side) for one_side in sides)))
+        rate, meaning = meaning_of(similarity, table, whose)
+        lines = [f"similarity {similarity:.3f} ({matcher.name})", meaning, "A lead, not an identification."]
+        drawn = to_host(text_picture(lines) if seen is None else comparison_picture(seen, lines))
+        text = "\n".join(lines)
+        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": [text]}
+        return io.NodeOutput(drawn, similarity, rate, text, ui=shown)
+
+
+class Recognisability(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceRecognisability",
+            display_name="Recognisability",
+            category=CATEGORY,
+            is_output_node=True,
+            description="Whether a low-quality photo may be searched with at all: how much of a face is in its pixels.",
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="A small photo of a face, a portrait, or with a finder any picture."
+                ),
+                io.Combo.Input(
+                    "face",
+                    options=["automatic", "whole picture"],
+                    default="automatic",
+                    tooltip="automatic: up to 64 px the picture is the face, in a larger one the finder looks for it. "
+                    "whole picture: it is the face already.",
+                ),
+                sockets.Finder.Input("finder", optional=True, tooltip="Finds the face in a larger picture."),
+                sockets.Matcher.Input(
+                    "matcher", optional=True, tooltip="Says how far it trusts its own reading of the face."
+                ),
+            ],
+            outputs=[
+                sockets.out(
+                    io.Float, "recognisability", tooltip="0 (nobody could tell) to 1 (64 px and more)."
+                ),
+                sockets.out(io.Boolean, "may search"),
+                sockets.out(io.String, "verdict"),
+                sockets.out(io.Image, "picture", tooltip="The portrait, and as much detail as is in it."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, face: str, finder: Any = None, matcher: Any = None) -> io.NodeOutput:
+        import torch
+
+        from identiface_core.evidence.lq import prepare_lq
+        from identiface_core.imaging import resize
+        from identiface_core.matchers.picture import detail_picture
+        from identiface_core.matchers.verdict import verdict_on
+
+        sockets.one_of(face, ("automatic", "whole picture"), "Recognisability: face")
+        photo = prepare_lq(
+            one(image, "Recognisability"),
+            "whole" if face == "whole picture" else None,
+            finder,
+            name="Recognisability",
+        )
+        quality = None
+        if matcher is not None:
+            with torch.no_grad():
+                quality = float(matcher.embed_with_quality(resize(photo.crop, 128, 128)[None]).quality)
+        verdict = verdict_on(photo.recognisability, quality)
+        lines = [verdict.sentence, verdict.advice]
+        drawn = to_host(detail_picture(photo.crop, photo.recognisability, lines))
+        text = "\n".join(lines)
+        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": [text]}
+        return io.NodeOutput(photo.recognisability, verdict.may_search, text, drawn, ui=shown)
+
+
+def choices() -> list[str]:
+    """Files and packs that are there, then the names of weights in the manifest."""
+    from identiface_core.catalogue.manifest import read_manifest
+
+    files = list(folder_paths.get_filename_list(folders.MATCHERS))
+    packs = [
+        PACK + one.name
+        for root in pack_roots()
+        for one in sorted(root.glob("*"))
+        if next(one.glob("*.onnx"), None)
+    ]
+    known = [entry.name for entry in read_manifest() if entry.role == "matcher" and entry.format != "pickle"]
+    return list(dict.fromkeys([*files, *packs, *known]))
+
+
+def pack_roots() -> list[Path]:
+    """Folders in which InsightFace packs lie: the host's, and InsightFace's own."""
+    roots = (Path(folder_paths.models_dir) / "insightface", Path.home() / ".insightface")
+    return [root / "models" for root in roots]
+
+
+def found(name: str) -> Path:
+    """Where a choice of the list is; WeightsError says where it was looked for, and how to get it."""
+    from identiface_core.catalogue.manifest import read_manifest
+    from identiface_core.catalogue.places import places
+    from identiface_core.catalogue.store import Store
+    from identiface_core.errors import WeightsError
+
+    path = folder_paths.get_full_path(folders.MATCHERS, name)
+    if path is not None:
+        return Path(path)
+    looked = folder_paths.get_folder_paths(folders.MATCHERS)
+    if name.startswith(PACK):
+        there = [root / name.removeprefix(PACK) for root in pack_roots()]
+        present = [one for one in there if one.is_dir() and one.parent in pack_roots()]
+        if present:
+            return present[0]
+        looked = [str(one) for one in there]
+    entries = [entry for entry in read_manifest() if entry.name == name and entry.role == "matcher"]
+    if entries:
+        return Store(places(folder_paths.models_dir, also=looked)).need(entries[0])
+    raise WeightsError(
+        f"Load Matcher: there is no {name!r} in {', '.join(looked)}: `identiface weights list` says what there is, "
+        "`identiface weights get NAME` brings it; an InsightFace pack is a folder of .onnx files"
+    )
+
+
+def state_of(name: str) -> Any:
+    """Changes when that file, or a file of that pack, does."""
+    try:
+        place = found(name)
+        files = sorted(place.glob("*.onnx")) if place.is_dir() else [place]
+        return [(str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files]
+    except Exception:
+        return float("nan")  # not there: let the node run and say so
+
+
+def side(given: dict[str, Any], number: int, matcher: Any) -> tuple[Any, Any, Any]:
+    """(picture, points, embedding) of one of two sides: a picture, or else an embedding; InputError for neither or both."""
+    from identiface_core.errors import InputError
+    from identiface_core.faces.choice import choose_face
+
+    image, query, finder = given.get(f"image_{number}"), given.get(f"query_{number}"), given.get("finder")
+    if (image is None) == (query is None):
+        raise InputError(
+            f"Compare Faces: link either image_{number} or query_{number}, {'not both' if query is not None else 'one of them'}"
+        )
+    if query is not None:
+        if query.embedding.matcher != matcher.name:
+            raise InputError(
+                f"Compare Faces: query_{number} was made by matcher '{query.embedding.matcher}', this one is '{matcher.name}': "
+                "embed it with the same"
+            )
+        return None, None, query.embedding
+    picture = one(image, f"Compare Faces: image_{number}")
+    if finder is None:
+        return picture, None, None
+    name = f"Compare Faces: image_{number}"
+    return picture, choose_face(finder.find_faces(picture), None, name=name).points, None
+
+
+def vector_of(matcher: Any, picture: Any, points: Any, embedding: Any) -> Any:
+    """(D,) of one side."""
+    if picture is None:
+        return embedding.vector.detach().float().cpu()
+    return matcher.embed(picture[None], None if points is None else points[None])[0].float().cpu()
+
+
+def table_for(matcher: Any, gallery: Any, toolkit: Any) -> tuple[Any, str]:
+    """What reads this matcher's scores, and whose strangers it knows: the gallery's if one is linked, else a shipped table."""
+    from identiface_core.matchers.calibration import calibrate
+
+    if gallery is not None:
+        templates = gallery.templates_of(
+            matcher.name, dimension=matcher.dimension, fingerprint=matcher.fingerprint
+        )
+        return calibrate(matcher, templates), f" among the {len(gallery)} people of the gallery"
+    names = (
+        {} if toolkit is None else {toolkit.matcher_a.name: "portrait", toolkit.matcher_b.name: "portrait-b"}
+    )
+    table = None if toolkit is None else toolkit.calibrations.get(names.get(matcher.name, ""))
+    return table, " among drawn people" if table is not None else ""
+
+
+NODES = [LoadMatcher, CompareFaces, Recognisability]

@@ -1,0 +1,38 @@
+"""A case with Stable Diffusion 1.5: stock checkpoint, stock ControlNets."""
+
+from __future__ import annotations
+
+from tests.host.drawn import numbered, photographs, stable
+
+CHECKPOINT, SCRIBBLE, TILE = (
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "control_v11p_sd15_scribble_fp16.safetensors",
+    "control_v11f1e_sd15_tile_fp16.safetensors",
+)
+NAMED = stable.graph(CHECKPOINT, SCRIBBLE, TILE, side=512, cfg=6.0, name="sd15 case")
+GRAPH, COLUMNS = numbered(NAMED, stable.COLUMNS)
+RUNS = False
+VIEW = (-60, -60, 3330, 1080)
+GROUPS = [
+    ["1  Files", 0, 1, photographs.COLOURS[0]],
+    ["2  Evidence", 2, 2, photographs.COLOURS[1]],
+    ["3  What steers", 3, 3, photographs.COLOURS[2]],
+    ["4  Toolkit", 4, 4, photographs.COLOURS[3]],
+    ["5  The case, part by part", 5, 6, photographs.COLOURS[4]],
+]
+NOTES = [
+    (
+        "Read me", 2320, 0, 720, 440,
+        "# A case with Stable Diffusion 1.5\n\nFor a card of 8 GB or more.\n\n" + photographs.STEPS + "\n\n" + photographs.files(
+            ("sd15", CHECKPOINT, "checkpoints"), ("sd15-scribble", SCRIBBLE, "controlnet"),
+            ("sd15-tile", TILE, "controlnet"), *photographs.FACE_FILES,
+        ),
+    ),
+    ("What the result means", 2320, 500, 720, 160, photographs.MEANING),
+    (
+        "Your own", 2320, 720, 720, 160,
+        "Any checkpoint, LoRA, ControlNet or sampler of this family works: put it where the stock one stands. A ControlNet that "
+        "wants dark lines on white needs no *White lines on black*. A control branch that you trained (*Load IdentiFace "
+        "Control*) goes to `control` of **Toolkit From Model**; then the two ControlNets are not needed.",
+    ),
+]  # fmt: skip
