@@ -119,9 +119,9 @@ class HostDrawing:
             )
         if known is not None and cells is not None:
             pictures = paste(pictures, self._picture(known).expand_as(pictures), cells)
-        framing = self._framing(pictures, known)
+        framing, found = self._framing(pictures, known)
         portraits = warp_antialiased(pictures, framing, PORTRAIT).clamp(0, 1)
-        return Sample(portraits, latents.float().cpu(), pictures, framing)
+        return Sample(portraits, latents.float().cpu(), pictures, framing, found)
 
     def _sampled(
         self,
@@ -168,25 +168,21 @@ class HostDrawing:
         encoded = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
         return [[tokens, {**carried, **options}] for tokens, options in encoded]
 
-    def _framing(self, pictures: Tensor, known: Sample | None) -> Tensor:
-        """(N, 2, 3): to the portraits. A part round keeps the frame of the face it started from; a picture in which no
-        face is found counts as framed already, as evidence is."""
+    def _framing(self, pictures: Tensor, known: Sample | None) -> tuple[Tensor, Tensor | None]:
+        """(N, 2, 3), to the portraits, and (N,) whether a face was found.
+
+        A part round keeps the frame of the face it started from, and looks for none. A picture without a face counts as framed
+        already, as evidence is.
+        """
         if known is not None and known.framing is not None:
-            return known.framing.expand(len(pictures), -1, -1)
+            return known.framing.expand(len(pictures), -1, -1), None
         target = canonical_points(PORTRAIT)
-        frames = []
-        for picture in pictures:
-            faces = self.finder.find_faces(picture)
-            if faces:
-                frames.append(similarity_from_points(faces[0].points, target)[0])
-            else:
-                scale = PORTRAIT / max(picture.shape[-2:])
-                shift = ((PORTRAIT - scale * side) / 2 for side in (picture.shape[-1], picture.shape[-2]))
-                frames.append(
-                    torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]])
-                    + torch.tensor([[0.0, 0.0, place] for place in shift])
-                )
-        return torch.stack(frames)
+        faces = [self.finder.find_faces(picture) for picture in pictures]
+        frames = [
+            similarity_from_points(here[0].points, target)[0] if here else whole(picture)
+            for here, picture in zip(faces, pictures, strict=True)
+        ]
+        return torch.stack(frames), torch.tensor([float(bool(here)) for here in faces])
 
     @staticmethod
     def _picture(known: Sample) -> Tensor:
@@ -198,6 +194,14 @@ class HostDrawing:
         if known.framing is None:
             return mask
         return warp(mask, invert_similarity(known.framing), (size[0], size[1]), padding="zeros")
+
+
+def whole(picture: Tensor) -> Tensor:
+    """(2, 3): a picture (3, H, W) as the portrait, fitted in and centred."""
+    height, width = picture.shape[-2:]
+    scale = PORTRAIT / max(height, width)
+    right, down = ((PORTRAIT - scale * side) / 2 for side in (width, height))
+    return torch.tensor([[scale, 0.0, right], [0.0, scale, down]])
 
 
 def fingerprint_of(model: Any) -> str:

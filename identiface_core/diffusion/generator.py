@@ -42,6 +42,8 @@ class Sample:
     """(N, 3, H, W) in [0, 1]: what was drawn, where `images` are portraits cut out of larger pictures."""
     framing: Tensor | None = None
     """(N, 2, 3): from pixels of `pictures` to pixels of `images`."""
+    found: Tensor | None = None
+    """(N,) 1 where a face was found in the picture, 0 where the picture was taken as framed already."""
 
 
 class FaceGenerator:

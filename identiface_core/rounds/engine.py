@@ -81,6 +81,8 @@ class Drawn:
     """(3, H, W): the picture that the portrait was cut out of, if it is another."""
     framing: Tensor | None = None
     """(2, 3): from its pixels to the portrait's."""
+    found: Tensor | None = None
+    """(S,) 1 where a face was found in what was drawn."""
 
     def as_sample(self) -> Sample:
         """The face as a part round starts from it."""
@@ -185,7 +187,7 @@ class CaseEngine:
             None if rows is None else rows[chosen].detach().float().cpu().contiguous()
             for rows in (sample.pictures, sample.framing)
         )
-        kept_face = Drawn(images[chosen].contiguous(), latents, a, b, picture, framing)
+        kept_face = Drawn(images[chosen].contiguous(), latents, a, b, picture, framing, sample.found)
         self.drawn[state.rounds[-1].index] = kept_face
         self.state = state.judge()
         self._record(planned, where.kind, agreement(a), scores)
@@ -254,7 +256,7 @@ class CaseEngine:
             agreement=None if pool is None else agreement(pool[0][0]),
             stopped=self.state.phase == "stopped",
             stop_reason=self.state.stop_reason,
-            warnings=(*self.prepared.warnings, *self._gap_warning()),
+            warnings=(*self.prepared.warnings, *self._faceless_warnings(), *self._gap_warning()),
             times={"started": self._started, "seconds": seconds},
         )
         return Case.parse(case.to_json())
@@ -368,6 +370,15 @@ class CaseEngine:
         a, b = (float(one[row]) for one in cosines)
         rank = 1 + int((cosines[1] > cosines[1][row]).sum())
         return Judge(person, rounded(a), rounded(b), rounded(a - b), rank)
+
+    def _faceless_warnings(self) -> tuple[str, ...]:
+        counts = {i: (one.found == 0).sum() for i, one in self.drawn.items() if one.found is not None}
+        return tuple(
+            f"round {index}: no face was found in {int(count)} of {len(self.drawn[index].a)} pictures that were drawn; they "
+            "were taken as framed like the evidence"
+            for index, count in counts.items()
+            if count
+        )
 
     def _gap_warning(self) -> tuple[str, ...]:
         judges = [one.judge for one in self.records if one.judge is not None]

@@ -47,7 +47,8 @@ class Large:
         linear = torch.linalg.inv(FRAMING[0, :, :2])
         back = torch.cat([linear, -linear @ FRAMING[0, :, 2:]], 1)[None]
         pictures = warp(portraits, back.expand(len(portraits), -1, -1), (180, 200))
-        return Sample(portraits, drawn.latents, pictures, FRAMING.expand(len(portraits), -1, -1))
+        found = torch.tensor([1.0] + [0.0] * (len(portraits) - 1)) if known is None else None
+        return Sample(portraits, drawn.latents, pictures, FRAMING.expand(len(portraits), -1, -1), found)
 
 
 def enrolled(matcher: Any) -> Gallery:
@@ -76,6 +77,7 @@ def test_pictures_of_any_size_are_cut_out_kept_and_restored() -> None:
     again.restore(engine.case(), engine.tensors())
     assert torch.equal(again.drawn[0].shown, first.shown) and again.drawn[0].framing is not None
     case = finished(again)
+    assert [one for one in case.warnings if "no face was found in 1 of 2" in one and "round 0" in one]
     started_from = again.model.generator.known[0]  # type: ignore[attr-defined]
     assert torch.equal(started_from.pictures[0], first.shown) and torch.equal(started_from.framing, FRAMING)
     assert [one.part for one in case.rounds] == ["overview", "eyes", "hair"]
