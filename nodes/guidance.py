@@ -80,7 +80,7 @@ class IdentityGuidance(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "crop_side", default=0, min=0, max=16384, optional=True,
-                    tooltip="Its side: a portrait as Align Face frames it. 0: the whole picture is the portrait.",
+                    tooltip="Side of that square, framed as Align Face frames a portrait. 0: the whole picture is the portrait.",
                 ),
             ],
             outputs=[sockets.out(io.Model, "model", tooltip="For KSampler and any other sampler.")],

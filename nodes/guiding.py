@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.patcher_extension
+import comfy.samplers
 import torch
 from torch import Tensor, nn
 
 from identiface_core.diffusion.guidance.base import Guide, Run, step_at
+from identiface_core.diffusion.sampling import sampler_named
 from identiface_core.errors import InputError
 
 KEY = "identiface_guidance"
@@ -80,6 +82,37 @@ def guided(model: Any, guide: Guide) -> Any:
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, begin)
     patched.set_model_sampler_post_cfg_function(move)
     return patched
+
+
+def guided_sampler(guide: Guide, sampler: str, seeds: Sequence[int]) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER that goes the guide's own steps, as the core does; `sampler`: a name of the core's, for guides without any.
+
+    seeds: one per sample. For a MODEL whose latents the host does not scale, as the embedded one.
+    """
+    goal = guide.target
+    held = {name: ordinary(value) for name, value in vars(goal).items() if isinstance(value, Tensor)}
+    guide = replace(guide, eye=differentiable(guide.eye), target=replace(goal, **held))  # type: ignore[type-var]
+
+    def walk(
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Any = None,
+        callback: Any = None,
+        disable: Any = None,
+    ) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            made: Tensor = model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
+            return made.clone()
+
+        def tell(step: int, total: int, denoised: Tensor) -> None:
+            if callback is not None:
+                callback({"i": step - 1, "denoised": denoised, "x": denoised})
+
+        with torch.inference_mode(False), torch.no_grad():
+            return guide.sample(sampler_named(sampler), denoise, x.clone(), sigmas.clone(), tell, seeds=seeds)
+
+    return comfy.samplers.KSAMPLER(walk)
 
 
 def differentiable(thing: Thing) -> Thing:

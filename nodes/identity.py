@@ -48,7 +48,13 @@ class EmbedEvidence(io.ComfyNode):
                 ),
                 sockets.Evidence.Input("evidence", tooltip="Any of the three kinds may be missing."),
             ],
-            outputs=[sockets.out(sockets.Embedding, "query")],
+            outputs=[
+                sockets.out(
+                    sockets.Embedding,
+                    "query",
+                    tooltip="Where the evidence points: for Search Gallery and Identity Guidance.",
+                )
+            ],
         )
 
     @classmethod
@@ -103,7 +109,9 @@ class EmbedFace(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.out(sockets.Embedding, "query"),
+                sockets.out(
+                    sockets.Embedding, "query", tooltip="The consensus of the pictures, by this matcher."
+                ),
                 sockets.out(io.Float, "quality", tooltip="How far the pictures can be trusted, 0 to 1."),
                 sockets.out(io.String, "text", tooltip="The quality of each picture."),
             ],

@@ -67,6 +67,16 @@ class StartCase(io.ComfyNode):
                 io.String.Input(
                     "exclude", default="", multiline=True, tooltip="People who take no part, one name a line."
                 ),
+                io.Float.Input(
+                    "identity_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    optional=True,
+                    tooltip="How far whole faces are led to where the evidence points; 0.02 is usual, 0 is none. For the "
+                    "embedded model; before another MODEL put Identity Guidance.",
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,

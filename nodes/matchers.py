@@ -118,7 +118,7 @@ class CompareFaces(io.ComfyNode):
                     "false match rate",
                     tooltip="Share of pairs of strangers that are as alike; 1 where nobody knows.",
                 ),
-                sockets.out(io.String, "text"),
+                sockets.out(io.String, "text", tooltip="Similarity and what it means, for Preview Any."),
             ],
         )
 
@@ -171,15 +171,20 @@ class Recognisability(io.ComfyNode):
                 ),
                 sockets.Finder.Input("finder", optional=True, tooltip="Finds the face in a larger picture."),
                 sockets.Matcher.Input(
-                    "matcher", optional=True, tooltip="Says how far it trusts its own reading of the face."
+                    "matcher",
+                    optional=True,
+                    tooltip="What is to search. One of photographs wants more detail; some say how far they trust their own "
+                    "reading of the face.",
                 ),
             ],
             outputs=[
                 sockets.out(
                     io.Float, "recognisability", tooltip="0 (nobody could tell) to 1 (64 px and more)."
                 ),
-                sockets.out(io.Boolean, "may search"),
-                sockets.out(io.String, "verdict"),
+                sockets.out(
+                    io.Boolean, "may search", tooltip="False: what a search with it alone gives is chance."
+                ),
+                sockets.out(io.String, "verdict", tooltip="In words, for Preview Any."),
                 sockets.out(io.Image, "picture", tooltip="The portrait, and as much detail as is in it."),
             ],
         )
@@ -190,6 +195,7 @@ class Recognisability(io.ComfyNode):
 
         from identiface_core.evidence.lq import prepare_lq
         from identiface_core.imaging import resize
+        from identiface_core.matchers.aligned import AlignedMatcher
         from identiface_core.matchers.picture import detail_picture
         from identiface_core.matchers.verdict import verdict_on
 
@@ -201,10 +207,12 @@ class Recognisability(io.ComfyNode):
             name="Recognisability",
         )
         quality = None
-        if matcher is not None:
+        photographs = isinstance(getattr(matcher, "matcher", matcher), AlignedMatcher)
+        # Of a network whose usual length nobody knows, the length of a vector says nothing.
+        if matcher is not None and not (photographs and matcher.typical is None):
             with torch.no_grad():
                 quality = float(matcher.embed_with_quality(resize(photo.crop, 128, 128)[None]).quality)
-        verdict = verdict_on(photo.recognisability, quality)
+        verdict = verdict_on(photo.recognisability, quality, photographs=photographs)
         lines = [verdict.sentence, verdict.advice]
         drawn = to_host(detail_picture(photo.crop, photo.recognisability, lines))
         text = "\n".join(lines)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from identiface_core.diffusion.control import Control
 from identiface_core.diffusion.generator import SIDE, FaceGenerator, Sample, around
+from identiface_core.diffusion.guidance.base import Guide
 from identiface_core.diffusion.masking import latent_mask, paste
 from identiface_core.diffusion.sampling import OnStep, seeded_noise
 from identiface_core.diffusion.schedule import uniform_sigmas
@@ -21,6 +22,7 @@ from identiface_core.errors import InputError
 from identiface_core.evidence.values import Evidence
 from identiface_core.imaging import resize
 
+from .guiding import guided_sampler
 from .images import to_core, to_host
 from .native import CONTROL_KEY, HostTransformer, patcher
 
@@ -110,6 +112,7 @@ class HostGenerator:
         mask: Tensor | None = None,
         estimate: Tensor | None = None,
         sampler: str = "dpmpp_2m",
+        guide: Guide | None = None,
         on_step: OnStep | None = None,
     ) -> Sample:
         """One face per seed; see `FaceGenerator.sample`."""
@@ -138,7 +141,9 @@ class HostGenerator:
         latents = guider.sample(
             noise,
             start,
-            comfy.samplers.sampler_object(sampler),
+            comfy.samplers.sampler_object(sampler)
+            if guide is None
+            else guided_sampler(guide, sampler, seeds),
             uniform_sigmas(steps),
             denoise_mask=cells,
             callback=callback,

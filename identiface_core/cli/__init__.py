@@ -58,10 +58,23 @@ def _run(options: argparse.Namespace) -> int:
         from identiface_core.cli import gallery
 
         if options.action == "enrol":
-            return gallery.enrol(options.folder, options.out, face=options.face, device=options.device)
+            return gallery.enrol(
+                options.folder,
+                options.out,
+                face=options.face,
+                matchers=options.matcher,
+                detector=options.detector,
+                device=options.device,
+            )
         if options.action == "search":
             return gallery.search_image(
-                options.file, options.image, k=options.k, face=options.face, device=options.device
+                options.file,
+                options.image,
+                k=options.k,
+                face=options.face,
+                matcher=options.matcher,
+                detector=options.detector,
+                device=options.device,
             )
         return gallery.info(options.file)
     if options.command == "weights":
@@ -85,6 +98,17 @@ def _run(options: argparse.Namespace) -> int:
             page=options.page,
             resume=options.resume,
             trainings=options.trainings,
+        )
+    if options.command == "bench" and options.bench == "photos":
+        from identiface_core.cli import photos
+
+        return photos.photos(
+            options.folder,
+            matchers=options.matcher,
+            detector=options.detector,
+            sizes=options.lq,
+            largest=options.largest,
+            json=options.json,
         )
     if options.command == "bench":
         from identiface_core.cli import bench
@@ -175,7 +199,24 @@ def _parser() -> argparse.ArgumentParser:
             metavar="WHICH",
             help='which face of a picture with several: 0, 1, ... or "whole" for a cropped portrait',
         )
+        action.add_argument(
+            "--detector",
+            type=Path,
+            metavar="FILE",
+            help="finds faces in photographs: SCRFD, YuNet (the embedded one, which knows drawn people)",
+        )
         _device(action)
+    enrol.add_argument(
+        "--matcher",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="compares photographs: ONNX, safetensors, an InsightFace pack; several may enrol together (the embedded two)",
+    )
+    search.add_argument(
+        "--matcher", type=Path, metavar="FILE", help="one that the gallery was enrolled with (the embedded)"
+    )
     info = actions.add_parser("info", help="what a gallery file holds")
     info.add_argument("file", metavar="FILE", help='gallery file, or "embedded" for the shipped one')
 
@@ -225,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also measure the trainings for comparison in this folder of `identiface train`",
     )
 
-    _bench_options(commands.add_parser("bench", help="measure what a method gains and costs"))
+    _bench_options(commands.add_parser("bench", help="measure a method, or a matcher of your own"))
 
     train = commands.add_parser(
         "train", help="make the embedded model again, or a control for your own model"
@@ -329,6 +370,33 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     guidance.add_argument(
         "--tune", action="store_true", help="try scales on the validation people instead of measuring"
     )
+    photos = benches.add_parser(
+        "photos",
+        help="does a matcher separate the people of a folder",
+        description="Every face found, cut out and embedded; all pairs compared: error rates, and a threshold.",
+    )
+    photos.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, one sub-folder per person")
+    photos.add_argument(
+        "--matcher",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="one or more: ONNX, safetensors, an InsightFace pack",
+    )
+    photos.add_argument(
+        "--detector", type=Path, required=True, metavar="FILE", help="SCRFD or YuNet, as ONNX"
+    )
+    photos.add_argument(
+        "--lq",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="PX",
+        help="also make portraits of so many pixels of the faces, and compare these with the other photos",
+    )
+    photos.add_argument("--largest", action="store_true", help="of several faces take the largest")
+    photos.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
 
 
 def _case_options(parser: argparse.ArgumentParser) -> None:

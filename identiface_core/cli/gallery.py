@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from identiface_core.cli.console import Stages, console, rate, say, show_table
 
 if TYPE_CHECKING:
+    from identiface_core.embedded import EmbeddedModel
+    from identiface_core.faces.base import Finder
     from identiface_core.gallery import Gallery
+    from identiface_core.matchers.base import Matcher
+    from identiface_core.matchers.calibration import Calibration
 
 EMBEDDED = "embedded"
 LISTED = 10
 """So many pictures that were left out are named."""
 
 
-def enrol(folder: Path, out: Path, *, face: Any = None, device: str = "cpu") -> int:
+@dataclass(frozen=True)
+class _Networks:
+    """What enrols photographs, see `gallery.enrolment.EnrolmentModel`."""
+
+    finder: Finder
+    matcher_a: Matcher
+    matcher_b: Matcher
+    calibrations: Mapping[str, Calibration]
+
+
+def enrol(
+    folder: Path,
+    out: Path,
+    *,
+    face: Any = None,
+    matchers: Sequence[Path] = (),
+    detector: Path | None = None,
+    device: str = "cpu",
+) -> int:
     """Enrol a folder of pictures into the gallery file `out`; pictures left out are named with the reason.
 
-    Raises the library's errors: `GalleryError` for the folder and `OutputError` for `out` at once.
+    matchers: one or two files for photographs, instead of the embedded two; detector: likewise. Raises the library's errors:
+    `GalleryError` for the folder and `OutputError` for `out` at once.
     """
-    from identiface_core.embedded import load_embedded
+    from identiface_core.errors import InputError
     from identiface_core.gallery import enrol_folder
     from identiface_core.gallery.enrolment import pictures_of
     from identiface_core.weights.files import check_writable
@@ -29,8 +54,10 @@ def enrol(folder: Path, out: Path, *, face: Any = None, device: str = "cpu") -> 
     # What cannot end well is said before minutes of work, not after them.
     pictures_of(folder)
     check_writable(out)
+    if len(matchers) > 2:
+        raise InputError(f"a gallery is enrolled with one matcher or two, these are {len(matchers)}")
     screen = console()
-    model = load_embedded(device)
+    model = _networks(matchers, detector, face, device)
     with Stages(screen) as stages:
         made = enrol_folder(folder, model, lambda done, total, name: stages("enrol", done, total, name), face)
     made.gallery.save(out)
@@ -42,34 +69,60 @@ def enrol(folder: Path, out: Path, *, face: Any = None, device: str = "cpu") -> 
     return 0
 
 
-def search_image(file: str, image: Path, *, k: int = 10, face: Any = None, device: str = "cpu") -> int:
-    """Show the `k` people of the gallery `file` whose templates are most like the face in `image`."""
-    from identiface_core.embedded import load_embedded
-    from identiface_core.errors import GalleryError
+def search_image(
+    file: str,
+    image: Path,
+    *,
+    k: int = 10,
+    face: Any = None,
+    matcher: Path | None = None,
+    detector: Path | None = None,
+    device: str = "cpu",
+) -> int:
+    """Show the `k` people of the gallery `file` whose templates are most like the face in `image`.
+
+    matcher, detector: files for photographs, instead of the embedded ones. The false-positive rates of such a matcher are read
+    off the gallery, whose people are strangers to each other; a gallery too small for that tells none.
+    """
+    import torch
+
+    from identiface_core.errors import GalleryError, InputError
     from identiface_core.faces.choice import portrait_of
     from identiface_core.gallery import search
-    from identiface_core.gallery.enrolment import fingerprint
+    from identiface_core.gallery.enrolment import fingerprint, portrait_side
     from identiface_core.imaging import read_image, resize
     from identiface_core.matchers.base import Embedding
+    from identiface_core.matchers.calibration import calibrate
     from identiface_core.provenance import Origin, read_origin
     from identiface_core.rounds.case import NOTICE
 
     screen = console()
     picture, gallery = read_image(image), _open(file)
-    model = load_embedded(device)
-    matcher = model.matcher_a
+    model = _networks(() if matcher is None else (matcher,), detector, face, device)
+    searching = model.matcher_a
+    side = portrait_side((searching,))
     if face == "whole":
-        portrait = resize(picture, 128, 128)
+        portrait = resize(picture, side, side)
     else:
-        portrait = portrait_of(picture, model.finder, face, name=image.name)
+        portrait = portrait_of(picture, model.finder, face, size=side, name=image.name)
     try:
-        gallery.templates_of(matcher.name, dimension=matcher.dimension, fingerprint=fingerprint(matcher))
+        templates = gallery.templates_of(
+            searching.name, dimension=searching.dimension, fingerprint=fingerprint(searching)
+        )
     except GalleryError as error:
         raise GalleryError(f"gallery {file}: {error}") from error
     generated = read_origin(image) is Origin.GENERATED
-    vector = matcher.embed(portrait[None])[0].detach().float().cpu()
-    query = Embedding(vector, matcher.name, synthetic=generated)
-    found = search(gallery, query, k, calibration=model.calibrations.get("portrait"))
+    with torch.no_grad():
+        vector = searching.embed(portrait[None])[0].float().cpu()
+    query = Embedding(vector, searching.name, synthetic=generated)
+    if matcher is None:
+        table = model.calibrations.get("portrait")
+    else:
+        try:
+            table = calibrate(searching, templates)
+        except InputError:
+            table = None  # too few people
+    found = search(gallery, query, k, calibration=table)
     rows = [(str(one.rank), one.person, f"{one.score:.3f}", rate(one.fpir)) for one in found.entries]
     show_table(screen, f"Candidates among {len(gallery)} people", ("rank", "person", "score", "FPIR"), rows)
     if generated:
@@ -88,6 +141,33 @@ def info(file: str) -> int:
     for origin, count in sorted(Counter(gallery.origins).items()):
         say(screen, f"  {origin} pictures: {count}")
     return 0
+
+
+def _networks(
+    matchers: Sequence[Path], detector: Path | None, face: Any, device: str
+) -> EmbeddedModel | _Networks:
+    """The embedded model, or in its place the user's matchers and detector. InputError for a matcher of photographs whose faces
+    the embedded finder, which knows drawn people, would have to find."""
+    from identiface_core.embedded import load_embedded
+    from identiface_core.errors import InputError
+    from identiface_core.faces.onnx_finders import load_finder
+    from identiface_core.matchers.load import load_matcher
+
+    if matchers and detector is None and face != "whole":
+        raise InputError(
+            "--matcher is for photographs, in which the embedded finder does not find faces well: give --detector too, a "
+            "SCRFD or YuNet (`identiface weights list --role detector`), or --face whole for portraits that are cut out already"
+        )
+    loaded = [load_matcher(path) for path in matchers]
+    finder = None if detector is None else load_finder(detector, "--detector")
+    if loaded and finder is not None:
+        return _Networks(finder, loaded[0], loaded[-1], {})
+    model = load_embedded(device)
+    if loaded:
+        return _Networks(model.finder, loaded[0], loaded[-1], {})
+    if finder is not None:
+        return _Networks(finder, model.matcher_a, model.matcher_b, model.calibrations)
+    return model
 
 
 def _open(file: str) -> Gallery:

@@ -181,7 +181,7 @@ class FaceGenerator:
         """x0 prediction as a function of (x, sigma), with guidance on the words if there is a null text."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            timestep = sigma_to_t(sigma).float()
+            timestep = sigma_to_t(sigma).float().to(x.device)
             active = control if control.acts_at(float(timestep)) else None
             scaled = scale_input(x, sigma)
             if null is None:

@@ -57,18 +57,17 @@ def timesteps(steps: int = STEPS) -> Tensor:
 
 
 def sigma_at(timestep: Tensor) -> Tensor:
-    """sigma / alpha at timesteps in [0, 999], float64; log alpha is linear between whole timesteps."""
-    position = timestep.double().clamp(0, TRAINING_STEPS - 1)
+    """sigma / alpha at timesteps in [0, 999], float64, on the CPU; log alpha is linear between whole timesteps."""
+    position = timestep.cpu().double().clamp(0, TRAINING_STEPS - 1)
     below = position.floor().long().clamp(max=TRAINING_STEPS - 2)
-    table = _LOG_ALPHAS.to(position.device)
-    log_alpha = torch.lerp(table[below], table[below + 1], position - below)
+    log_alpha = torch.lerp(_LOG_ALPHAS[below], _LOG_ALPHAS[below + 1], position - below)
     return torch.expm1(-2 * log_alpha).sqrt()
 
 
 def timestep_at(sigma: Tensor) -> Tensor:
-    """Timestep in [0, 999] of sigma / alpha, the inverse of `sigma_at`; float64."""
-    falling = -0.5 * torch.log1p(sigma.double().square())
-    table = -_LOG_ALPHAS.to(falling.device)
+    """Timestep in [0, 999] of sigma / alpha, the inverse of `sigma_at`; float64, on the CPU."""
+    falling = -0.5 * torch.log1p(sigma.cpu().double().square())
+    table = -_LOG_ALPHAS
     above = torch.searchsorted(table, -falling.contiguous()).clamp(1, TRAINING_STEPS - 1)
     low, high = table[above - 1], table[above]
     return (above - 1 + (-falling - low) / (high - low)).clamp(0, TRAINING_STEPS - 1)
@@ -149,7 +148,7 @@ def guided(
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         seen = (x / (sigma.square() + 1).sqrt()).repeat(2, 1, 1, 1)
-        times = timestep_at(sigma).float().expand(len(seen))
+        times = timestep_at(sigma).float().to(seen.device).expand(len(seen))
         noise = predict(seen, times, torch.cat([null, words]))[:, : x.shape[1]]
         without, with_words = noise.chunk(2)
         return x - sigma * (without + scale * (with_words - without))

@@ -27,19 +27,17 @@ SIGMA_MIN, SIGMA_MAX = float(_LOG_SIGMAS[0].exp()), float(_LOG_SIGMAS[-1].exp())
 
 
 def t_to_sigma(t: Tensor) -> Tensor:
-    """sigma at timesteps in [0, 999]; log-linear between whole timesteps; float64."""
-    position = t.double().clamp(0, STEPS - 1)
+    """sigma at timesteps in [0, 999] on any device; log-linear between whole timesteps; float64, on the CPU."""
+    position = t.cpu().double().clamp(0, STEPS - 1)
     below = position.floor().long().clamp(max=STEPS - 2)
-    log_sigmas = _LOG_SIGMAS.to(position.device)
-    return torch.lerp(log_sigmas[below], log_sigmas[below + 1], position - below).exp()
+    return torch.lerp(_LOG_SIGMAS[below], _LOG_SIGMAS[below + 1], position - below).exp()
 
 
 def sigma_to_t(sigma: Tensor) -> Tensor:
-    """Timestep in [0, 999] of a sigma, the inverse of `t_to_sigma`; float64."""
-    wanted = sigma.double().log()
-    log_sigmas = _LOG_SIGMAS.to(wanted.device)
-    above = torch.searchsorted(log_sigmas, wanted.contiguous()).clamp(1, STEPS - 1)
-    low, high = log_sigmas[above - 1], log_sigmas[above]
+    """Timestep in [0, 999] of a sigma, the inverse of `t_to_sigma`; float64, on the CPU: not every device has it."""
+    wanted = sigma.cpu().double().log()
+    above = torch.searchsorted(_LOG_SIGMAS, wanted.contiguous()).clamp(1, STEPS - 1)
+    low, high = _LOG_SIGMAS[above - 1], _LOG_SIGMAS[above]
     return (above - 1 + (wanted - low) / (high - low)).clamp(0, STEPS - 1)
 
 

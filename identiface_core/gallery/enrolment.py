@@ -209,7 +209,10 @@ def enrol_folder(
                 on_progress(place, len(found), file.name)
 
     try:
-        gallery = enrol(portraits(), (model.matcher_a, model.matcher_b), origins=origins)
+        # One matcher may stand in both places.
+        gallery = enrol(
+            portraits(), tuple(dict.fromkeys((model.matcher_a, model.matcher_b))), origins=origins
+        )
     except GalleryError as error:
         if skipped and not origins:
             raise GalleryError(

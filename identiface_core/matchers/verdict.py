@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 WEAK_BELOW = 0.5
 """Recognisability below which a photo is a weak clue: the detail of a clean portrait of 16 px."""
+PHOTOGRAPHS = (0.58, 0.83)
+"""The two bounds for photographs: 20 and 40 px. Of 26 people two MobileFaceNets trained with ArcFace named 1 in 10 from portraits
+of 16 px, 6 in 10 from 32 px, nearly all from 48 px (docs/matchers.md)."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,22 @@ class Verdict:
     advice: str
 
 
-def verdict_on(recognisability: float, quality: float | None = None) -> Verdict:
+def verdict_on(recognisability: float, quality: float | None = None, *, photographs: bool = False) -> Verdict:
     """What a recognisability in [0, 1] means for a search, see `evidence.lq.recognisability`; quality: the matcher's own trust.
 
-    The bounds are rules of thumb from drawn portraits (8 and 16 px of detail), no error rates: those are the gallery's to tell.
+    photographs: a matcher of photographs is to search; it wants more detail than the embedded ones want of drawn people. The
+    bounds are rules of thumb (drawn: 9 and 16 px of detail), no error rates: those are the gallery's to tell.
     """
+    least, enough = PHOTOGRAPHS if photographs else (WARN_BELOW, WEAK_BELOW)
     detail = round(4 * 16**recognisability)
     trust = "" if quality is None else f" The matcher trusts its reading of it to {quality:.2f} of 1."
-    if recognisability < WARN_BELOW:
+    if recognisability < least:
         return Verdict(
             False,
             f"Do not search with this photo alone: it has the detail of a portrait of {detail} px.",
             f"Many people look like it. Add words or a sketch, and let those decide.{trust}",
         )
-    if recognisability < WEAK_BELOW:
+    if recognisability < enough:
         return Verdict(
             True,
             f"A weak clue: the detail of a portrait of {detail} px. Search, and take nobody off the list.",

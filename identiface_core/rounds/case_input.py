@@ -52,6 +52,8 @@ class Settings:
     """Strength of the control branch (sketch and LQ photo), [0, 2]."""
     estimate: bool = True
     """Whether whole faces are drawn towards what the evidence encoder makes of all evidence."""
+    identity_guidance: float = 0.0
+    """How far each look moves a whole face towards the same, as a share of the prediction, [0, 1]; 0: no guidance."""
     rounds: int = 12
     """At most so many rounds, the whole face included."""
     candidates: int = 10
@@ -75,6 +77,7 @@ class Settings:
             "guidance_scale": (0, 30),
             "photo_guidance": (0, 30),
             "strength": (0, 2),
+            "identity_guidance": (0, 1),
             "rounds": (1, 100),
             "candidates": (1, 1000),
             "evidence_weight": (0, 1),

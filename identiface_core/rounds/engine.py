@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from identiface_core.diffusion.generator import Sample
-from identiface_core.errors import CaseError
+from identiface_core.diffusion.guidance.latent import latent_guide, options_for
+from identiface_core.diffusion.guidance.targets import Towards
+from identiface_core.errors import CaseError, InputError
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.evidence.values import SKETCH_SIDE
 from identiface_core.gallery import Candidates, search
@@ -37,6 +39,7 @@ from .prepare import Prepared, Progress, check_gallery
 from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
 
 if TYPE_CHECKING:
+    from identiface_core.diffusion.guidance.base import Guide
     from identiface_core.matchers.calibration import Calibration
 
     from .toolkit import Toolkit
@@ -100,7 +103,7 @@ class CaseEngine:
     """A case that is run round by round: `step()` until it gives False, then `finish()`.
 
     Raises `GalleryError`, naming the gallery's source, for one that was not enrolled with the matchers of
-    `model`.
+    `model`, and `InputError` for guidance that `model` cannot give.
     """
 
     prepared: Prepared
@@ -129,6 +132,11 @@ class CaseEngine:
         self.on_progress, self.pick = on_progress, pick
         self._started, self._clock = _now(), time.monotonic()
         check_gallery(prepared, model)
+        if settings.identity_guidance and model.critic is None:
+            raise InputError(
+                "run.identity_guidance must be 0 here: no network reads this generator's latents. In ComfyUI, put Identity "
+                "Guidance (decoded) before the MODEL instead"
+            )
         rules = Rules(settings.margin, settings.stable_top, settings.stable_rounds)
         self.state = Controller(plan_rounds(prepared.evidence.description, limit=settings.rounds), rules)
         self.drawn, self.records = {}, ()
@@ -174,6 +182,7 @@ class CaseEngine:
             known=standing.as_sample() if standing is not None and redraw else None,
             mask=where.mask if redraw else None,
             estimate=self.query if self.settings.estimate else None,
+            guide=None if redraw else self._guide(),
             on_step=self._on_step(planned),
         )
         images = sample.images.detach().float().cpu().clamp(0, 1)
@@ -392,6 +401,14 @@ class CaseEngine:
             f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
             "the generated faces",
         )
+
+    def _guide(self) -> Guide | None:
+        """What leads whole faces to the evidence query; None for no guidance, and where the evidence makes no query."""
+        scale, critic = self.settings.identity_guidance, self.model.critic
+        if scale == 0 or self.query is None or critic is None:
+            return None
+        options = replace(options_for(self.settings.steps), scale=scale)
+        return latent_guide(critic, Towards(self.query), options)
 
     def _seeds(self, part: str) -> tuple[int, ...]:
         order = [planned.part for planned in self.state.plan].index(part)

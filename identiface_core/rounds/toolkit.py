@@ -16,12 +16,14 @@ from identiface_core.imaging import resize
 
 if TYPE_CHECKING:
     from identiface_core.diffusion.generator import Sample
+    from identiface_core.diffusion.guidance.base import Guide
     from identiface_core.diffusion.sampling import OnStep
     from identiface_core.evidence.values import Evidence
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.faces.reader import AttributeReader
     from identiface_core.matchers.base import Matcher
     from identiface_core.matchers.calibration import Calibration
+    from identiface_core.matchers.latent import LatentCritic
 
 PHOTO_WEIGHT = 0.5
 """Share of a query read off the LQ photo alone in the fused query. A choice, not a measurement: which of photo and
@@ -46,6 +48,7 @@ class Generator(Protocol):
         known: Sample | None,
         mask: Tensor | None,
         estimate: Tensor | None,
+        guide: Guide | None,
         on_step: OnStep | None,
     ) -> Sample:
         """One face per seed, as portraits in canonical framing; see `FaceGenerator.sample`."""
@@ -90,6 +93,10 @@ class Toolkit(Protocol):
         """Reads words off a face; None where nothing can for this kind of picture."""
 
     @property
+    def critic(self) -> LatentCritic | None:
+        """Reads the generator's latents in the searching matcher's space, to guide; None where nothing does."""
+
+    @property
     def hashes(self) -> Mapping[str, str]:
         """What tells these networks from others, by name; written into the case."""
 
@@ -130,6 +137,7 @@ class ModelToolkit:
     reader: AttributeReader | None
     hashes: Mapping[str, str]
     calibrations: Mapping[str, Calibration]
+    critic: LatentCritic | None = None
 
 
 def toolkit_around(

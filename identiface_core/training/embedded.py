@@ -154,6 +154,32 @@ def _critic(shop: Workshop) -> Stage:
     return CriticStage(*people)
 
 
+def _slopes(shop: Workshop) -> Stage:
+    from identiface_core.diffusion.autoencoder import Autoencoder
+    from identiface_core.matchers.latent import LatentCritic
+    from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.matchers import embed_views
+    from identiface_core.training.slopes import LESSONS, SlopesStage, lessons, matcher_behind
+
+    critic = shop.network("critic", "critic", LatentCritic).to(shop.device).eval()
+    matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
+    teacher = matcher_behind(shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device), matcher)
+    parts: list[Any] = []
+    for split, count in LESSONS.items():
+        latents, attributes = _encoded(shop, split)
+        made = lessons(
+            latents,
+            embed_views(matcher, shop.world(split), None),
+            lambda x: critic(x)[1],
+            teacher,
+            count,
+            shop.folder / "lessons" / f"{split}.safetensors",
+            progress=lambda done, total: shop.say(f"lessons: {done} of {total}"),
+        )
+        parts += [made, attributes]
+    return SlopesStage(critic, *parts)
+
+
 def _base(shop: Workshop) -> Stage:
     from identiface_core.evidence.words import TextEncoder
     from identiface_core.training.generator import BaseStage
@@ -265,6 +291,7 @@ STAGES: dict[str, Callable[[Workshop], Stage]] = {
     "critic": _critic,
     "base": _base,
     "generator": _generator,
+    "slopes": _slopes,
 }
 """How each stage is set up, in an order in which all of them can run."""
 
@@ -280,7 +307,7 @@ EXPORTS: dict[str, tuple[str, str]] = {
     "segmenter": ("segmenter", "segmenter"),
     "finder": ("finder", "finder"),
     "reader": ("reader", "reader"),
-    "critic": ("critic", "critic"),
+    "critic": ("slopes", "critic"),
     "control": ("generator", "control"),
 }
 """Role of a shipped file (`embedded.FILES`) -> stage and key of the network in that stage's `modules`."""

@@ -23,7 +23,7 @@ from identiface_core.synthesis.phrases import describe
 from identiface_core.training import augment
 from identiface_core.training.data import World, floats
 from identiface_core.training.latents import fingerprint, fingerprint_of
-from identiface_core.training.loop import Stage
+from identiface_core.training.loop import Stage, bfloat16
 from identiface_core.training.matchers import embed_views, identification
 from identiface_core.weights.files import load_tensors, save_tensors
 
@@ -164,7 +164,7 @@ def estimates(
         made = []
         for _ in range(draws):
             _, clues = draw_clues(world, people, words, generator)
-            with torch.autocast(device.type, torch.bfloat16):
+            with bfloat16(device):
                 each = [
                     encoder(*(x.to(device) for x in clues), present.expand(len(people), -1).to(device))
                     for present in sets

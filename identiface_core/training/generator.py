@@ -23,7 +23,7 @@ from ..diffusion.transformer import forward_controlled, make_transformer
 from ..evidence.lexicon import SLOTS, UNSAID
 from ..synthesis.phrases import describe, part_text
 from .latents import LQ_SIDES, ROUND_PARTS, Latents, template_cells
-from .loop import Stage
+from .loop import Stage, bfloat16
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -188,7 +188,7 @@ class GeneratorStage(Stage):
         """Velocity error of every sample inside its mask, (B,), and the predicted clean latents (B, 4, 16, 16)."""
         control = self._control(batch) if self.with_control else None
         noisy = blend(batch.target, batch.known, batch.mask) + batch.sigma * batch.noise
-        timestep = sigma_to_t(batch.sigma.flatten()).float()
+        timestep = sigma_to_t(batch.sigma.flatten()).float().to(batch.sigma.device)
         made = forward_controlled(
             self.transformer, scale_input(noisy, batch.sigma), timestep, batch.words, control
         ).float()
@@ -299,7 +299,7 @@ class GeneratorStage(Stage):
     def validate(self) -> dict[str, float]:
         """Velocity errors on unseen people: by the clues there are, and of part rounds with and without
         words."""
-        with torch.autocast(self._device().type, torch.bfloat16, enabled=self.autocast):
+        with bfloat16(self._device(), enabled=self.autocast):
             n = self.validated
             batch = self.draw(self.unseen, n, torch.Generator().manual_seed(1))
             silent = self.text_encoder.context([""]).expand_as(batch.words)

@@ -88,7 +88,7 @@ class IdentityTerm:
 
     def __call__(self, step: int, batch: Batch, made: Tensor) -> Tensor | None:
         """The term for predicted clean latents (B, 4, 16, 16), or None when no sample takes part."""
-        timesteps = sigma_to_t(batch.sigma.flatten()).float()
+        timesteps = sigma_to_t(batch.sigma.flatten()).float().to(batch.sigma.device)
         counts = self.rule.open(step, timesteps) & (batch.rounds == 0)
         if self.told:
             counts &= batch.estimate.abs().amax(1) > 0

@@ -140,7 +140,7 @@ class StableControlStage(Stage):
             batch.sketch, batch.lq, batch.present[:, 0], batch.present[:, 1]
         )
         control = LatentControl(self.control, fused, batch.present) if steered else None
-        sigma = t_to_sigma(batch.timestep).float().view(-1, 1, 1, 1)
+        sigma = t_to_sigma(batch.timestep).float().to(self.device).view(-1, 1, 1, 1)
         noisy = batch.target + sigma * batch.noise
         made = forward_controlled_unet(
             self.unet, scale_input(noisy, sigma), batch.timestep, batch.context, control

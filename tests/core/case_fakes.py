@@ -53,6 +53,7 @@ class Generator:
 
     def __init__(self, towards: Tensor | None = None) -> None:
         self.towards, self.calls = towards, 0
+        self.guides: list[Any] = []
         self.stop_at: int | None = None
 
     def sample(
@@ -67,9 +68,11 @@ class Generator:
         known: Sample | None = None,
         mask: Tensor | None = None,
         estimate: Tensor | None = None,
+        guide: Any = None,
         on_step: Callable[..., None] | None = None,
     ) -> Sample:
         self.calls += 1
+        self.guides.append(guide)
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         noise = torch.cat([faces(1, seed) for seed in seeds])
@@ -150,6 +153,7 @@ def fake_model(towards: Tensor | None = None) -> Any:
         reader=Reader(),
         hashes={"matcher_a.safetensors": "0" * 64},
         calibrations=calibrations,
+        critic=None,
     )
 
 

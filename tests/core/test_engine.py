@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from identiface_core.diffusion.guidance.latent import options_for
 from identiface_core.errors import CaseError, GalleryError, InputError
 from identiface_core.evidence.description import Description
 from identiface_core.evidence.sketch import extract_sketch
@@ -157,6 +158,25 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(prepared: Prepared) ->
     with pytest.raises(CaseError, match=r"missing or damaged \('1.latents'\)"):
         engine.restore(case, tensors)
     assert engine.records == () and engine.drawn == {} and engine.state.rounds == ()
+
+
+def test_only_whole_faces_are_guided_and_only_where_latents_are_read(prepared: Prepared) -> None:
+    """To where the evidence points, as far as the case says; a model without a reader of latents is refused."""
+    guided = replace(SETTINGS, identity_guidance=0.03, steps=8)
+    with pytest.raises(InputError, match=r"run.identity_guidance must be 0 here"):
+        engine_of(prepared, guided)
+    model = fake_model(faces(30, 7)[PERSON])
+    model.critic = torch.nn.Identity()
+    engine = CaseEngine(prepared, guided, model)
+    finished(engine)
+    first, *parts = model.generator.guides
+    assert first.options.scale == 0.03 and first.options.every_n == options_for(8).every_n
+    assert torch.equal(first.target.vector, engine.query) and parts and set(parts) == {None}
+
+    plain = fake_model(faces(30, 7)[PERSON])
+    plain.critic = model.critic
+    finished(CaseEngine(prepared, SETTINGS, plain))
+    assert set(plain.generator.guides) == {None}
 
 
 def test_a_gallery_of_another_matcher_is_refused_by_name(prepared: Prepared) -> None:

@@ -17,6 +17,7 @@ from identiface_core.evaluation.guidance.methods import DEFAULT, ESTIMATE, FULL,
 from identiface_core.evaluation.guidance.page import page
 from identiface_core.evaluation.guidance.people import VALIDATION, people
 from identiface_core.evaluation.guidance.quality import Face, Truths, draw, figures, look_at
+from identiface_core.evaluation.guidance.shapes import SHAPES, Call, Shape, shape_cost
 from identiface_core.evaluation.guidance.tune import candidates
 from identiface_core.evaluation.probes import GALLERY_PEOPLE
 from identiface_core.training.data import SPLITS
@@ -67,7 +68,7 @@ def test_a_part_round_moves_nothing_outside_its_mask(model: EmbeddedModel, name:
 def test_scales_are_chosen_on_other_people() -> None:
     assert SPLITS["validation"] == VALIDATION != GALLERY_PEOPLE
     assert all(one.name.startswith(DEFAULT) for one in candidates(METHODS[DEFAULT]))
-    assert len({json.dumps(vars(one.options)) for one in candidates(METHODS[DEFAULT])}) == 4
+    assert len({json.dumps(vars(one.options)) for one in candidates(METHODS[DEFAULT])}) == 5
 
 
 def test_peak_bytes_counts_what_lives_at_once() -> None:
@@ -114,7 +115,9 @@ def found() -> dict[str, dict[str, object]]:
     made[UNGUIDED]["about"] = {"people": 4, "steps": 20, "threads": 1}
     made["pixart-xl/default"] = {
         "label": "PixArt", "steps": 4, "wall_ratio": 1.04, "memory_ratio": 1.2, "seconds": 2.0, "seconds_unguided": 1.9,
+        "device": "cpu",
     }  # fmt: skip
+    made["pixart-xl/full"] = {**made["pixart-xl/default"], "wall_ratio": 3.0}
     return made
 
 
@@ -134,14 +137,31 @@ def test_the_page_tells_what_was_kept_and_what_was_missed(found: dict[str, dict[
     assert "| at least 90 % of full's judge gain | 80 % | **no** |" in text
     assert "| wall time of the default at most 1.25 x unguided | 1.20 | yes |" in text
     assert "| pixart-xl/default: at most 1.10 x unguided | 1.040 | yes |" in text
+    assert "| PixArt | `full` | 3.000 |" in text and "pixart-xl/full: at most" not in text
     assert "+0.200 ± 0.000" in text and "`estimate:default`" in text
+
+
+def test_costs_at_a_shape_are_ratios_to_no_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network that takes no time, whatever looks at each step and goes through it costs most."""
+
+    def make() -> tuple[torch.nn.Module, Call]:
+        net = torch.nn.Conv2d(4, 4, 1)
+        return net, lambda x, t, text: net(x)
+
+    monkeypatch.setitem(SHAPES, "little", Shape("Little", make, 8, 3, cells=8))
+    found = shape_cost("little", rounds=1)
+    assert list(found) == ["default", "mpgd", "full", "freedom"]
+    assert all(row["wall_ratio"] > 1 and row["memory_ratio"] > 1 for row in found.values())
+    assert found["default"]["wall_ratio"] < found["mpgd"]["wall_ratio"]
+    assert found["default"]["wall_ratio"] < found["full"]["wall_ratio"] < found["freedom"]["wall_ratio"]
+    assert found["full"]["judge_gain"] is None and found["full"]["label"] == "Little"
 
 
 def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong, match in (
         ({"people": 1}, "from 2 to 500"),
         ({"steps": 0}, "from 1 to 200"),
-        ({"shapes": ("flux",)}, "unknown shape 'flux'; known are: embedded, pixart-xl, sd15"),
+        ({"shapes": ("flux",)}, "unknown shape 'flux'; known are: embedded, pixart-xl, sd15, sdxl"),
         ({"methods": ("magic",)}, "unknown method 'magic'"),
     ):
         with pytest.raises(InputError, match=match):

@@ -172,6 +172,12 @@ def test_photos_without_detail_are_not_to_be_searched() -> None:
     assert verdict_on(0.2, 0.4).advice.endswith("to 0.40 of 1.")
 
 
+def test_matchers_of_photographs_want_more_detail() -> None:
+    verdicts = [verdict_on(score, photographs=True) for score in (0.5, 0.57, 0.59, 0.82, 0.84)]
+    assert [one.may_search for one in verdicts] == [False, False, True, True, True]
+    assert ["weak clue" in one.sentence for one in verdicts] == [False, False, True, True, False]
+
+
 def test_pictures_show_the_map_on_its_scale() -> None:
     crops = (torch.zeros(3, 112, 112), torch.ones(3, 112, 112))
     low, high = torch.zeros(7, 7), torch.ones(7, 7)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from identiface_core.errors import IdentiFaceError, WeightsError
-from identiface_core.training.loop import CHECKPOINT, Stage, load_trained, run_stage, step_generator
+from identiface_core.training.loop import CHECKPOINT, Stage, bfloat16, load_trained, run_stage, step_generator
 
 
 class Killed(Exception):
@@ -134,3 +134,15 @@ def test_step_generator_depends_on_seed_and_step() -> None:
     ]
     assert draws[0] == draws[3]
     assert draws[0] != draws[1] != draws[2]
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"), [({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False)]
+)
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch, known, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    a = torch.randn(4, 4)
+    with bfloat16(torch.device("cpu")):
+        assert ((a @ a).dtype == torch.bfloat16) is wanted
+    with bfloat16(torch.device("cpu"), enabled=False):
+        assert (a @ a).dtype == torch.float32

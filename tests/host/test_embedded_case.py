@@ -100,6 +100,25 @@ def test_same_seed_gives_the_same_case(embedded: Server, graph: Graph) -> None:
     assert texts[0] == texts[1]
 
 
+def test_a_guided_case_is_nearer_to_its_evidence(embedded: Server, graph: Graph) -> None:
+    """By the guiding matcher; scale 0 is the unguided case, and each value of it gives a case of its own."""
+    short = copy.deepcopy(kept(graph, found(graph, "IdentiFaceSaveCase")))
+    short[found(short, "IdentiFaceIterate")]["inputs"]["rounds"] = 1
+    whole = {}
+    for name, scale in (("unasked", None), ("none", 0.0), ("guided", 0.03)):
+        start, save = (found(short, kind) for kind in ("IdentiFaceStartCase", "IdentiFaceSaveCase"))
+        short[save]["inputs"]["name"] = name
+        short[start]["inputs"] |= {} if scale is None else {"identity_guidance": scale}
+        finished(embedded, short)
+        content = json.loads((embedded.base / "output" / "identiface" / name / "case.json").read_text())
+        whole[name] = content["rounds"][0]
+        assert content["settings"]["identity_guidance"] == (scale or 0.0)
+    assert whole["none"] == whole["unasked"]
+    assert whole["guided"]["evidence_terms"]["query"] > whole["unasked"]["evidence_terms"]["query"] + 0.02, (
+        whole
+    )
+
+
 def test_saved_case_goes_on_and_the_witness_chooses(embedded: Server, graph: Graph) -> None:
     short = copy.deepcopy(kept(graph, found(graph, "IdentiFaceSaveCase")))
     start, save = found(short, "IdentiFaceStartCase"), found(short, "IdentiFaceSaveCase")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.host.drawn import identity_guidance
 from tests.host.graphs import node
 from tests.host.server import Graph, Server, why_not
 
@@ -175,3 +177,32 @@ def test_what_does_not_fit_says_so(tiny: Server) -> None:
     wanted["check"]["inputs"]["judge"] = ["model", 4]
     run = tiny.run(wanted)
     assert run.status == "error" and "a judge must be another one" in run.message
+
+
+def test_the_shipped_workflow_shows_guidance_and_its_check(tiny: Server) -> None:
+    """Both rows of faces, what the judge says of them, and the comparison with the best candidate."""
+    run = tiny.run(identity_guidance.NAMED)
+    assert run.status == "success", f"{run.message}\n{tiny.tail()}"
+    shown = [
+        [tiny.image(one) for one in run.outputs[name]["images"]] for name in ("plain shown", "guided shown")
+    ]
+    assert [len(row) for row in shown] == [4, 4] and not set(shown[0]) & set(shown[1])
+
+    told = run.outputs["told"]["text"][0]
+    a, b = (float(rise) for rise in re.findall(r"\(([+-][0-9.]+)\)", told))
+    assert a > 0.05 and b > 0.25 * a and "but judge B" not in told, told
+
+    compared = run.outputs["compare"]["text"][0]
+    assert "(embedded-b)" in compared and "pairs of strangers" in compared
+    assert 0.2 < float(compared.split()[1]) < 1 and run.outputs["compare"]["images"]
+    assert "Do not search with this photo alone" in run.outputs["verdict"]["text"][0]
+    assert len(run.outputs["search"]["candidates"]) == 1
+
+
+def test_the_shipped_workflow_differs_by_guidance_alone() -> None:
+    plain, guided = (dict(identity_guidance.NAMED[name]["inputs"]) for name in ("plain", "guided"))
+    assert (plain.pop("model"), guided.pop("model")) == (["control", 0], ["guidance", 0])
+    assert plain == guided and identity_guidance.NAMED["guidance"]["inputs"]["model"] == ["control", 0]
+    assert identity_guidance.NAMED["compare"]["inputs"]["matcher"] == ["model", 5], (
+        "the judge, which never guides"
+    )

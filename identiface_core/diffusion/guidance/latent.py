@@ -5,9 +5,10 @@
 then a step with half fresh noise (`travel`). Moves are large at first, while the network still has most of the sampling to make
 a face of them, and small at the end. The default on the embedded model. A look costs about half a pass of the network there,
 and a fifth of what decoding and matching cost; five looks in a sampling are enough, the steps between repeat the last move.
-The critic was trained on noisy and smoothed latents, as predictions are.
+The critic was trained on noisy and smoothed latents, as predictions are, and to point where decoder and matcher point
+(`training.slopes`).
 
-Typical range: scale 0.01 to 0.04. Reference: MPGD (arXiv 2311.16424) for the rule, ID3 (arXiv 2409.17576) for the objective.
+Typical range: scale 0.01 to 0.05. Reference: MPGD (arXiv 2311.16424) for the rule, ID3 (arXiv 2409.17576) for the objective.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .travel import TravelGuide
 
 LOOKS = 5
 """Looks in a sampling, where it has so many steps."""
-OPTIONS = Options(scale=0.02, end=0.9, every_n=4)
+OPTIONS = Options(scale=0.04, end=0.9, every_n=4)
 """For 20 steps; chosen on the validation people, see docs/guidance.md."""
 
 

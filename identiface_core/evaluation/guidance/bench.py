@@ -80,7 +80,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, dict[str, Any]]:
     others = [name for name in plan.shapes if name != EMBEDDED]
     for place, name in enumerate(others):
         progress("shapes", place, len(others), SHAPES[name].label)
-        found[f"{name}/{DEFAULT}"] = shape_cost(name)
+        found |= {f"{name}/{mode}": row for mode, row in shape_cost(name).items()}
         progress("shapes", place + 1, len(others), SHAPES[name].label)
     return found
 

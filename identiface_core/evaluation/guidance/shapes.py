@@ -11,19 +11,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from identiface_core.diffusion.guidance import full
 from identiface_core.diffusion.guidance.base import Guide, Options
-from identiface_core.diffusion.guidance.eyes import DecodedEye
-from identiface_core.diffusion.guidance.targets import Towards
+from identiface_core.diffusion.guidance.eyes import DecodedEye, Eye
+from identiface_core.diffusion.guidance.freedom import freedom_guide
+from identiface_core.diffusion.guidance.full import FullGuide
+from identiface_core.diffusion.guidance.mpgd import mpgd_guide
+from identiface_core.diffusion.guidance.targets import Target, Towards
 from identiface_core.diffusion.sampling import Denoiser, dpmpp_2m
 from identiface_core.diffusion.schedule import denoised_from_v, scale_input, sigma_to_t, uniform_sigmas
 from identiface_core.errors import InputError
 from identiface_core.matchers.residual import ResidualFaceNet
 
 from .cost import peak_bytes, ratio, seconds
+from .methods import UNGUIDED
 
 EMBEDDED = "embedded"
 TOKENS = 120
 OPTIONS = Options(every_n=4, schedule="sigma")
+Call = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Latents, timesteps and text to a prediction."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Shape:
     """A model by its true sizes. make: the network as a function (latents, timesteps, text) -> prediction, and its module."""
 
     label: str
-    make: Callable[[], tuple[nn.Module, Callable[[Tensor, Tensor, Tensor], Tensor]]]
+    make: Callable[[], tuple[nn.Module, Call]]
     text: int
     """Width of a text token."""
     tokens: int
@@ -39,7 +46,7 @@ class Shape:
     """Latent cells a side; 32 are 256 px."""
 
 
-def _pixart() -> tuple[nn.Module, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+def _pixart() -> tuple[nn.Module, Call]:
     from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
     net = PixArtTransformer2DModel(
@@ -54,7 +61,7 @@ def _pixart() -> tuple[nn.Module, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     return net, call
 
 
-def _stable_diffusion() -> tuple[nn.Module, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+def _stable_diffusion() -> tuple[nn.Module, Call]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     net = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
@@ -66,63 +73,112 @@ def _stable_diffusion() -> tuple[nn.Module, Callable[[Tensor, Tensor, Tensor], T
     return net, call
 
 
+def _stable_diffusion_xl() -> tuple[nn.Module, Call]:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    net = UNet2DConditionModel(
+        sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20), addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )  # fmt: skip
+
+    def call(x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        more = {"text_embeds": text.new_zeros(len(x), 1280), "time_ids": text.new_full((len(x), 6), 256.0)}
+        made: Tensor = net(x, t, text, added_cond_kwargs=more, return_dict=False)[0]
+        return made
+
+    return net, call
+
+
 SHAPES: dict[str, Shape] = {
-    "pixart-xl": Shape("PixArt-XL: 28 blocks of width 1152, 256 px", _pixart, 4096, TOKENS),
-    "sd15": Shape("Stable Diffusion 1.5: UNet of 860 M, 256 px", _stable_diffusion, 768, 77),
+    "pixart-xl": Shape("PixArt-XL: 28 blocks of width 1152", _pixart, 4096, TOKENS),
+    "sd15": Shape("Stable Diffusion 1.5: UNet of 860 M", _stable_diffusion, 768, 77),
+    "sdxl": Shape("SDXL: UNet of 2.6 G", _stable_diffusion_xl, 2048, 77),
 }
+GUIDES: dict[str, Callable[[Eye, Target], Guide]] = {
+    "default": lambda eye, target: Guide(eye, target, OPTIONS),
+    "mpgd": mpgd_guide,
+    "full": lambda eye, target: FullGuide(eye, target, full.OPTIONS),
+    "freedom": freedom_guide,
+}
+"""By mode, in the order of reports. The default is what Identity Guidance makes of "decoded"."""
+ONCE = ("full", "freedom")
+"""Modes so slow that one round says enough."""
 
 
-def shape_cost(name: str, *, steps: int = 4, rounds: int = 2) -> dict[str, Any]:
-    """Wall and memory of "decoded" guidance on a model's shape, as ratios to no guidance; both with two passes a step, as
-    guidance on words needs. Decoder: TAESD's shape; matcher: IR-50's; a look at every fourth step."""
+def shape_cost(
+    name: str, *, steps: int = 4, rounds: int = 3, progress: Callable[[int, int], None] | None = None
+) -> dict[str, dict[str, Any]]:
+    """By mode: wall time and memory of guidance on a model's shape, as ratios to no guidance, both with two passes a step, as
+    guidance on words needs. Decoder: TAESD's shape; matcher: IR-50's; the default looks at every fourth step, the others as
+    they were published. On the accelerator when there is one.
+
+    progress: called with (modes done, modes).
+    """
     if name not in SHAPES:
         raise InputError(f"unknown shape '{name}'; known are: {EMBEDDED}, {', '.join(SHAPES)}")
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-    shape = SHAPES[name]
+    shape, device = SHAPES[name], "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         net, call = shape.make()
         tiny, matcher = AutoencoderTiny(), ResidualFaceNet()
-        text = torch.randn(2, shape.tokens, shape.text)
-        x = torch.randn(1, 4, shape.cells, shape.cells)
-        target = F.normalize(torch.randn(matcher.config["dimension"]), dim=0)
-    modules: list[nn.Module] = [net.eval().requires_grad_(False)]
-    eyes: list[nn.Module] = [tiny.decoder.eval().requires_grad_(False), matcher.eval().requires_grad_(False)]
+        text = torch.randn(2, shape.tokens, shape.text).to(device)
+        x = torch.randn(1, 4, shape.cells, shape.cells).to(device)
+        target = F.normalize(torch.randn(matcher.config["dimension"]), dim=0).to(device)
+    for module in (net, tiny, matcher):
+        module.to(device).eval().requires_grad_(False)
 
     def embed(portraits: Tensor) -> Tensor:
         crops = F.interpolate(portraits, (112, 112), mode="bilinear", antialias=True)
         return F.normalize(matcher(crops * 2 - 1), dim=1)
 
-    guide = Guide(DecodedEye(lambda z: tiny.decoder(z).clamp(0, 1), embed), Towards(target), OPTIONS)
-    denoise, sigmas = _denoiser(call, text), uniform_sigmas(steps)
+    eye = DecodedEye(lambda z: tiny.decoder(z).clamp(0, 1), embed)
+    denoise, sigmas = _denoiser(call, text), uniform_sigmas(steps).to(device)
 
-    def unguided() -> Tensor:
-        with torch.no_grad():
-            return dpmpp_2m(denoise, x * sigmas[0], sigmas)
+    def way(make: Callable[[Eye, Target], Guide] | None) -> Callable[[], Tensor]:
+        guide = None if make is None else make(eye, Towards(target))
 
-    def guided() -> Tensor:
-        with torch.no_grad():
-            return guide.sample(dpmpp_2m, denoise, x * sigmas[0], sigmas)
+        @torch.no_grad()
+        def draw() -> Tensor:
+            start = x * sigmas[0]
+            made = (
+                dpmpp_2m(denoise, start, sigmas)
+                if guide is None
+                else guide.sample(dpmpp_2m, denoise, start, sigmas)
+            )
+            return made.cpu()
 
-    took = seconds({"unguided": unguided, "default": guided}, rounds)
-    held = {"unguided": sum(map(weight, modules)), "default": sum(map(weight, [*modules, *eyes]))}
-    peaks = {
-        "unguided": held["unguided"] + peak_bytes(unguided),
-        "default": held["default"] + peak_bytes(guided),
-    }
-    found = {
-        "label": shape.label,
-        "steps": steps,
-        "wall_ratio": ratio(took["default"], took["unguided"]),
-        "memory_ratio": peaks["default"] / peaks["unguided"],
-        "judge_gain": None,
-        "judge_gain_share": None,
-        "seconds": min(took["default"]),
-        "seconds_unguided": min(took["unguided"]),
-    }
+        return draw
+
+    ways = {UNGUIDED: way(None), **{mode: way(make) for mode, make in GUIDES.items()}}
+    quick = {mode: do for mode, do in ways.items() if mode not in ONCE}
+    took = seconds(quick, rounds)
+    if progress is not None:
+        progress(1, 2)
+    for mode in ONCE:
+        took |= seconds({mode: ways[mode]}, 1, warm=False)
+    peaks = {mode: peak_bytes(do) for mode, do in ways.items()}
+    held, eyes = weight(net), weight(tiny.decoder) + weight(matcher)
     gc.collect()
-    return found
+    base = min(took[UNGUIDED])
+    return {
+        mode: {
+            "label": shape.label,
+            "steps": steps,
+            "device": device,
+            "wall_ratio": ratio(took[mode], took[UNGUIDED]) if mode in quick else took[mode][0] / base,
+            "memory_ratio": (peaks[mode] + held + eyes) / (peaks[UNGUIDED] + held),
+            "judge_gain": None,
+            "judge_gain_share": None,
+            "seconds": min(took[mode]),
+            "seconds_unguided": base,
+        }
+        for mode in GUIDES
+    }
 
 
 def weight(module: nn.Module) -> int:
@@ -134,7 +190,7 @@ def _denoiser(call: Callable[[Tensor, Tensor, Tensor], Tensor], text: Tensor) ->
     """x0 prediction with guidance on words: both texts in one batch."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        timestep = sigma_to_t(sigma).float().expand(2 * len(x))
+        timestep = sigma_to_t(sigma).float().to(x.device).expand(2 * len(x))
         without, told = call(scale_input(x, sigma).repeat(2, 1, 1, 1), timestep, text).chunk(2)
         return denoised_from_v(x, without + 4.5 * (told - without), sigma)
 

@@ -19,7 +19,7 @@ def _scales(*scales: float, **more: Any) -> tuple[dict[str, Any], ...]:
 
 
 GRID: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "default": _scales(0.01, 0.02, 0.03, 0.04),
+    "default": _scales(0.01, 0.02, 0.03, 0.04, 0.05),
     "latent_2m": (
         *_scales(0.05, 0.1, 0.13),
         *_scales(0.03, schedule="early"),

@@ -1,0 +1,129 @@
+"""`identiface bench photos`: does a matcher separate the people of a folder."""
+
+from __future__ import annotations
+
+import json as formats
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from identiface_core.cli.console import Stages, say, show_table
+from identiface_core.evaluation.photos import Report, Separation, measure
+from identiface_core.faces.onnx_finders import load_finder
+from identiface_core.matchers.load import load_matcher
+from identiface_core.weights.files import check_writable, write_atomic
+
+WIDTH = 150
+"""Columns of the table where the output is no terminal."""
+LISTED = 10
+"""So many photos that were left out are named."""
+BINS, BAR = 20, 40
+"""Steps of the histogram between the lowest and the highest cosine, and the longest bar."""
+
+
+def photos(
+    folder: Path,
+    *,
+    matchers: Sequence[Path],
+    detector: Path,
+    sizes: Sequence[int] = (),
+    largest: bool = False,
+    json: Path | None = None,
+) -> int:
+    """Measure and print; write the figures to `json`. Raises the library's errors."""
+    if json is not None:
+        check_writable(json)
+    finder, loaded = load_finder(detector, "--detector"), [load_matcher(path) for path in matchers]
+    with Stages(Console(stderr=True, highlight=False)) as stages:
+        report = measure(folder, finder, loaded, sizes=sizes, largest=largest, on_progress=stages)
+    show(report)
+    if json is not None:
+        write_atomic(json, (formats.dumps(figures(report), indent=1) + "\n").encode())
+        print(f"written: {json}", file=sys.stderr)
+    return 0
+
+
+def figures(report: Report) -> dict[str, Any]:
+    """The report as JSON; of the cosines their number, mean and deviation."""
+    return {
+        "photos": len(report.people),
+        "people": len(set(report.people)),
+        "skipped": [{"file": one.path.name, "reason": one.reason} for one in report.skipped],
+        "rows": [
+            {**asdict(row), "mated": _moments(row.mated), "strangers": _moments(row.strangers)}
+            for row in report.rows
+        ],
+    }
+
+
+def show(report: Report) -> None:
+    """Print the figures, and how the cosines lie."""
+    out = Console(highlight=False)
+    out = out if out.is_terminal else Console(highlight=False, width=WIDTH)
+    say(
+        out,
+        f"{len(report.people)} photos of {len(set(report.people))} people; {len(report.skipped)} left out",
+    )
+    for one in report.skipped[:LISTED]:
+        say(out, f"  {one.path.name}: {one.reason}")
+    if len(report.skipped) > LISTED:
+        say(out, f"  and {len(report.skipped) - LISTED} more")
+    heads = ("matcher", "probe", "recog.", "mated pairs", "strangers", "EER, %", "AUC", "threshold", "misses")
+    show_table(
+        out,
+        "each probe against all other photos; EER with its 95 % interval over people",
+        heads,
+        [_row(row) for row in report.rows],
+    )
+    for row in report.rows:
+        if row.probe == "photo":
+            _histogram(out, row)
+    say(out, "Thresholds were set on these very people: among others expect somewhat more errors.")
+
+
+def _row(row: Separation) -> tuple[str, ...]:
+    def cosines(values: Tensor) -> str:
+        found = _moments(values)
+        return f"{found['count']}: {found['mean']:.2f} ± {found['deviation']:.2f}"
+
+    eer = row.eer
+    return (
+        row.matcher,
+        row.probe,
+        f"{row.recognisability:.2f}",
+        cosines(row.mated),
+        cosines(row.strangers),
+        f"{100 * eer.value:.1f} ({100 * eer.low:.1f}-{100 * eer.high:.1f})",
+        f"{row.auc:.4f}",
+        "too few" if row.threshold is None else f"{row.threshold:.3f} (FMR 1 in {1 / (row.fmr or 1):,.0f})",
+        "" if row.fnmr is None else f"{100 * row.fnmr:.1f} %",
+    )
+
+
+def _histogram(out: Console, row: Separation) -> None:
+    both = torch.cat([row.mated, row.strangers])
+    low, high = float(both.min()), float(both.max())
+    counts = [torch.histc(one, BINS, low, high) / len(one) for one in (row.mated, row.strangers)]
+    most = max(float(one.max()) for one in counts)
+    say(out, f"\n{row.matcher}: share of pairs by cosine (= mated, . strangers)")
+    for step, (mated, strangers) in enumerate(zip(*(one.tolist() for one in counts), strict=True)):
+        for share, sign in ((strangers, "."), (mated, "=")):
+            if share > 0:
+                label = f"{low + step * (high - low) / BINS:6.2f}"
+                say(out, f"{label} {sign * max(1, round(BAR * share / most))} {100 * share:.1f} %")
+
+
+def _moments(values: Tensor) -> dict[str, float]:
+    return {
+        "count": len(values),
+        "mean": float(values.mean()),
+        "deviation": float(values.std(correction=0)),
+        "least": float(values.min()),
+        "most": float(values.max()),
+    }
