@@ -74,7 +74,7 @@ class StartCase(io.ComfyNode):
                     max=1.0,
                     step=0.005,
                     optional=True,
-                    tooltip="How far whole faces are led to where the evidence points; 0.02 is usual, 0 is none. For the "
+                    tooltip="How far whole faces are led to where the evidence points; 0.04 is a good value, 0 is none. For the "
                     "embedded model; before another MODEL put Identity Guidance.",
                 ),
                 io.Model.Input(

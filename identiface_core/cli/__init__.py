@@ -361,7 +361,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=("embedded",),
         metavar="SHAPE,...",
-        help="embedded, or only the cost at the shape of pixart-xl or sd15 (embedded)",
+        help="embedded, or only the cost at the shapes of pixart-xl, sdxl or sd15 (embedded)",
     )
     guidance.add_argument(
         "--methods", type=_names, default=(), metavar="NAME,...", help="only these methods (all)"

@@ -40,7 +40,7 @@ def verdict_on(recognisability: float, quality: float | None = None, *, photogra
         return Verdict(
             False,
             f"Do not search with this photo alone: it has the detail of a portrait of {detail} px.",
-            f"Many people look like it. Add words or a sketch, and let those decide.{trust}",
+            "Many people look like it. Add words or a sketch, and let those decide.",
         )
     if recognisability < enough:
         return Verdict(

@@ -141,6 +141,11 @@ def _answer(case: Case, faces: Mapping[int, Tensor]) -> str:
             f"{judge.matcher_a:.2f} (gap {judge.gap:+.2f}); by the second matcher alone that person would "
             f"stand at rank {judge.rank_b}."
         )
+    if judge is not None and case.settings.get("identity_guidance"):
+        sentences.append(
+            "The searching matcher also led the drawing of the whole face, so its cosines are higher by construction: "
+            "believe the second one."
+        )
     text = "".join(f"<p>{one}</p>" for one in sentences)
     return _section("Result", f'<div class="row">{figure}<div class="text">{text}</div></div>')
 

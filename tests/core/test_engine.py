@@ -24,6 +24,7 @@ from identiface_core.rounds.case import LISTS, Case
 from identiface_core.rounds.case_input import CaseInput, Settings
 from identiface_core.rounds.engine import CaseEngine
 from identiface_core.rounds.prepare import Prepared, gallery_digest, prepared_from
+from identiface_core.rounds.report import report
 from identiface_core.rounds.runner import CaseRunner
 from tests.core.case_fakes import faces, fake_gallery, fake_model
 
@@ -168,7 +169,8 @@ def test_only_whole_faces_are_guided_and_only_where_latents_are_read(prepared: P
     model = fake_model(faces(30, 7)[PERSON])
     model.critic = torch.nn.Identity()
     engine = CaseEngine(prepared, guided, model)
-    finished(engine)
+    told = report(finished(engine), prepared, engine.faces())
+    assert "led the drawing of the whole face" in told, "whoever reads A's cosines must know"
     first, *parts = model.generator.guides
     assert first.options.scale == 0.03 and first.options.every_n == options_for(8).every_n
     assert torch.equal(first.target.vector, engine.query) and parts and set(parts) == {None}

@@ -118,6 +118,7 @@ def test_the_page_says_what_it_must(folder: Path, page: str) -> None:
         "0" * 64,
     ):
         assert text in page, text
+    assert "led the drawing" not in page, "this case was not guided"
     for name in LISTS:
         for one in case.lists[name]:
             assert f"{one.score:.3f}" in page
