@@ -77,11 +77,10 @@ def run(plan: Plan, progress: Progress) -> dict[str, dict[str, Any]]:
             progress("faces", done, total, "drawing by every method")
         found = _joined(methods, figures(*gathered(answers)), costs)
         found[UNGUIDED]["about"] = about(plan)
-    others = [name for name in plan.shapes if name != EMBEDDED]
-    for place, name in enumerate(others):
-        progress("shapes", place, len(others), SHAPES[name].label)
-        found |= {f"{name}/{mode}": row for mode, row in shape_cost(name).items()}
-        progress("shapes", place + 1, len(others), SHAPES[name].label)
+    for name in plan.shapes:
+        if name != EMBEDDED:
+            rows = shape_cost(name, progress=progress)
+            found |= {f"{name}/{mode}": row for mode, row in rows.items()}
     return found
 
 

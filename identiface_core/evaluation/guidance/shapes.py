@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -105,17 +106,21 @@ GUIDES: dict[str, Callable[[Eye, Target], Guide]] = {
 }
 """By mode, in the order of reports. The default is what Identity Guidance makes of "decoded"."""
 ONCE = ("full", "freedom")
-"""Modes so slow that one round says enough."""
+"""Modes so slow that one sampling says enough."""
 
 
 def shape_cost(
-    name: str, *, steps: int = 4, rounds: int = 3, progress: Callable[[int, int], None] | None = None
+    name: str,
+    *,
+    steps: int = 4,
+    rounds: int = 2,
+    progress: Callable[[str, int, int, str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """By mode: wall time and memory of guidance on a model's shape, as ratios to no guidance, both with two passes a step, as
     guidance on words needs. Decoder: TAESD's shape; matcher: IR-50's; the default looks at every fourth step, the others as
     they were published. On the accelerator when there is one.
 
-    progress: called with (modes done, modes).
+    progress: called with (stage, modes done, modes, the label).
     """
     if name not in SHAPES:
         raise InputError(f"unknown shape '{name}'; known are: {EMBEDDED}, {', '.join(SHAPES)}")
@@ -155,13 +160,16 @@ def shape_cost(
         return draw
 
     ways = {UNGUIDED: way(None), **{mode: way(make) for mode, make in GUIDES.items()}}
-    quick = {mode: do for mode, do in ways.items() if mode not in ONCE}
-    took = seconds(quick, rounds)
-    if progress is not None:
-        progress(1, 2)
-    for mode in ONCE:
-        took |= seconds({mode: ways[mode]}, 1, warm=False)
-    peaks = {mode: peak_bytes(do) for mode, do in ways.items()}
+    peaks: dict[str, int] = {}
+    took: dict[str, list[float]] = {}
+    for done, (mode, do) in enumerate(ways.items()):
+        # Counting bytes adds nothing to speak of to seconds of work, and warms up.
+        began = time.perf_counter()
+        peaks[mode] = peak_bytes(do)
+        took[mode] = [time.perf_counter() - began]
+        if progress is not None:
+            progress("shapes", done, len(ways), shape.label)
+    took |= seconds({mode: do for mode, do in ways.items() if mode not in ONCE}, rounds, warm=False)
     held, eyes = weight(net), weight(tiny.decoder) + weight(matcher)
     gc.collect()
     base = min(took[UNGUIDED])
@@ -170,7 +178,7 @@ def shape_cost(
             "label": shape.label,
             "steps": steps,
             "device": device,
-            "wall_ratio": ratio(took[mode], took[UNGUIDED]) if mode in quick else took[mode][0] / base,
+            "wall_ratio": took[mode][0] / base if mode in ONCE else ratio(took[mode], took[UNGUIDED]),
             "memory_ratio": (peaks[mode] + held + eyes) / (peaks[UNGUIDED] + held),
             "judge_gain": None,
             "judge_gain_share": None,
