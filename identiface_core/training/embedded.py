@@ -158,12 +158,16 @@ def _slopes(shop: Workshop) -> Stage:
     from identiface_core.diffusion.autoencoder import Autoencoder
     from identiface_core.matchers.latent import LatentCritic
     from identiface_core.matchers.network import FaceNet
+    from identiface_core.training.latents import fingerprint, fingerprint_of
     from identiface_core.training.matchers import embed_views
     from identiface_core.training.slopes import LESSONS, SlopesStage, lessons, matcher_behind
 
     critic = shop.network("critic", "critic", LatentCritic).to(shop.device).eval()
     matcher = shop.network("matcher-a", "net", FaceNet).to(shop.device)
-    teacher = matcher_behind(shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device), matcher)
+    autoencoder = shop.network("autoencoder", "autoencoder", Autoencoder).to(shop.device)
+    teacher = matcher_behind(autoencoder, matcher)
+    networks = {"critic": critic, "autoencoder": autoencoder, "matcher": matcher}
+    prints = {name: fingerprint(network) for name, network in networks.items()}
     parts: list[Any] = []
     for split, count in LESSONS.items():
         latents, attributes = _encoded(shop, split)
@@ -174,6 +178,7 @@ def _slopes(shop: Workshop) -> Stage:
             teacher,
             count,
             shop.folder / "lessons" / f"{split}.safetensors",
+            made_of={**prints, "world": fingerprint_of(shop.world(split))},
             progress=lambda done, total: shop.say(f"lessons: {done} of {total}"),
         )
         parts += [made, attributes]

@@ -8,7 +8,7 @@ trained with; this one ships, and guides.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,17 +86,19 @@ def lessons(
     count: int,
     path: Path | None = None,
     *,
+    made_of: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lessons:
-    """`count` lessons of people's portraits; kept in the file `path`, and read from there when it holds as many.
+    """`count` lessons of people's portraits; kept in the file `path`, and read from there while they would be the same.
 
-    faces: (N, D) unit rows, whom targets are chosen from. critic: moves half of the latents towards their target.
-    progress: called with (lessons made, count).
+    faces: (N, D) unit rows, whom targets are chosen from. critic: moves half of the latents towards their target. made_of:
+    what tells world and networks from others. progress: called with (lessons made, count).
     """
+    config = {"count": count, "seed": seed, **(made_of or {})}
     if path is not None and path.exists():
         tensors, stored = load_tensors(path, KIND)
-        if stored == {"count": count, "seed": seed}:
+        if stored == config:
             return Lessons(**{f.name: tensors[f.name] for f in fields(Lessons)})
     pieces = []
     for first in range(0, count, PIECE):
@@ -108,7 +110,7 @@ def lessons(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f.name: getattr(made, f.name) for f in fields(Lessons)}
-        save_tensors(path, tensors, KIND, {"count": count, "seed": seed})
+        save_tensors(path, tensors, KIND, config)
     return made
 
 

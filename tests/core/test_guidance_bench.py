@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from identiface_core.cli import main
+from identiface_core.diffusion.guidance.latent import options_for
 from identiface_core.embedded import EmbeddedModel, load_embedded
 from identiface_core.errors import InputError
 from identiface_core.evaluation.guidance.bench import REPORTED, SEEDS, Plan, _joined
@@ -155,6 +156,14 @@ def test_costs_at_a_shape_are_ratios_to_no_guidance(monkeypatch: pytest.MonkeyPa
     assert found["default"]["wall_ratio"] < found["mpgd"]["wall_ratio"]
     assert found["default"]["wall_ratio"] < found["full"]["wall_ratio"] < found["freedom"]["wall_ratio"]
     assert found["full"]["judge_gain"] is None and found["full"]["label"] == "Little"
+
+
+def test_fewer_steps_have_as_many_looks() -> None:
+    default = METHODS[DEFAULT]
+    assert default.over(20) == default
+    assert [default.over(steps).options.every_n for steps in (4, 10, 40)] == [
+        options_for(steps).every_n for steps in (4, 10, 40)
+    ]
 
 
 def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,8 @@ def test_lessons_say_what_the_teacher_sees(tmp_path):
     assert torch.equal(again.latents, said.latents) and torch.equal(again.slopes, said.slopes)
     kept = made(path=tmp_path / "kept.safetensors")
     assert torch.equal(made(path=tmp_path / "kept.safetensors").faces, kept.faces)
+    other = made(path=tmp_path / "kept.safetensors", made_of={"critic": "another"}, seed=1)
+    assert not torch.equal(other.faces, kept.faces), "lessons of another critic are made anew"
     assert len(made(5, path=tmp_path / "kept.safetensors")) == 5, "another number is made anew"
 
 

@@ -69,7 +69,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     if EMBEDDED in plan.shapes:
-        methods = _with_bases(plan.methods)
+        methods = _with_bases(plan.methods, plan.steps)
         costs = _costs(methods, plan, progress)
         answers = []
         for done, total, answer in faces_of(methods, GALLERY_PEOPLE, plan.people, plan.steps, plan.processes):
@@ -84,10 +84,10 @@ def run(plan: Plan, progress: Progress) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _with_bases(names: Sequence[str]) -> list[Method]:
-    """The methods in their order, with those that they are compared with."""
+def _with_bases(names: Sequence[str], steps: int) -> list[Method]:
+    """The methods in their order, with those that they are compared with, for so many steps."""
     wanted = {*names, *(base_of(name) for name in names)}
-    return [METHODS[name] for name in METHODS if name in wanted]
+    return [METHODS[name].over(steps) for name in METHODS if name in wanted]
 
 
 def _costs(methods: Sequence[Method], plan: Plan, progress: Progress) -> dict[str, dict[str, float]]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from identiface_core.embedded import EmbeddedModel
 
 UNGUIDED, DEFAULT, FULL = "unguided", "default", "full"
+STEPS = 20
+"""Steps that the library's options are for."""
 ESTIMATE = "estimate:"
 """Before a method's name: the generator reads the estimate as a condition too, as a case lets it."""
 
@@ -39,6 +41,10 @@ class Method:
     def guide(self, model: EmbeddedModel, target: Tensor) -> Guide | None:
         """The guide towards an embedding of matcher A."""
         return self.make(model, target, self.options)
+
+    def over(self, steps: int) -> Method:
+        """The same for another number of steps than the `STEPS` that options are for: as many looks."""
+        return self.at(every_n=max(1, self.options.every_n * steps // STEPS))
 
     def at(self, **changes: float | int | str | bool) -> Method:
         """The same with other options."""

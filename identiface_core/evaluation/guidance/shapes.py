@@ -168,7 +168,7 @@ def shape_cost(
         peaks[mode] = peak_bytes(do)
         took[mode] = [time.perf_counter() - began]
         if progress is not None:
-            progress("shapes", done, len(ways), shape.label)
+            progress(name, done + 1, len(ways), shape.label)
     took |= seconds({mode: do for mode, do in ways.items() if mode not in ONCE}, rounds, warm=False)
     held, eyes = weight(net), weight(tiny.decoder) + weight(matcher)
     gc.collect()
