@@ -169,7 +169,8 @@ def test_photos_without_detail_are_not_to_be_searched() -> None:
     assert [one.may_search for one in verdicts] == [False, False, True, True, True, True]
     assert "4 px" in verdicts[0].sentence and "64 px" in verdicts[-1].sentence
     assert "weak clue" in verdicts[2].sentence and "weak clue" not in verdicts[4].sentence
-    assert verdict_on(0.2, 0.4).advice.endswith("to 0.40 of 1.")
+    assert verdict_on(0.4, 0.4).advice.endswith("to 0.40 of 1.")
+    assert "trusts" not in verdict_on(0.2, 0.9).advice, "trust in a reading of nothing would contradict"
 
 
 def test_matchers_of_photographs_want_more_detail() -> None:

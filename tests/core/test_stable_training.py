@@ -113,8 +113,11 @@ def test_loss_falls_on_a_fixed_batch(encoded: EncodedPhotos) -> None:
     assert not any(one.requires_grad for one in stage.unet.parameters())
 
 
-def test_bfloat16_as_on_a_gpu(encoded: EncodedPhotos, tmp_path: Path) -> None:
+def test_bfloat16_as_on_a_gpu(
+    encoded: EncodedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The frozen base in bfloat16, autocast around branch and base; the branch itself stays float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     stage = stage_of(encoded, steps=2, checkpointing=True)
     stage.autocast = True
     stage.unet.to(torch.bfloat16)
