@@ -45,7 +45,7 @@ def candidates(method: Method) -> list[Method]:
 def tune(plan: Plan, progress: Callable[[str, int, int, str], None]) -> dict[str, dict[str, Any]]:
     """Figures by method and setting, over the first people of the validation world."""
     base = METHODS[UNGUIDED]
-    tried = [one for name in plan.methods for one in candidates(METHODS[name])]
+    tried = [one for name in plan.methods for one in candidates(METHODS[name].over(plan.steps))]
     answers = []
     for done, total, answer in faces_of([base, *tried], VALIDATION, plan.people, plan.steps, plan.processes):
         answers.append(answer)
