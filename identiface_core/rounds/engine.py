@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from identiface_core.diffusion.generator import Sample
-from identiface_core.diffusion.guidance.latent import latent_guide, options_for
+from identiface_core.diffusion.guidance.latent import OPTIONS, latent_guide
 from identiface_core.diffusion.guidance.targets import Towards
 from identiface_core.errors import CaseError, InputError
 from identiface_core.evidence.sketch import extract_sketch
@@ -31,6 +31,7 @@ from identiface_core.matchers.base import Embedding
 
 from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, STATE, Case, Judge, RoundRecord, kept, rounded
 from .case_input import Settings
+from .cautions import faceless, unshared
 from .consensus import agreement, consensus_of_rounds, fuse
 from .controller import Controller, RoundState, Rules
 from .masks import RoundMask, round_mask
@@ -50,8 +51,6 @@ None."""
 
 SEED_STRIDE = 1000
 """Distance of the seeds of two rounds."""
-WIDE_GAP = 0.25
-"""Difference of the two matchers' cosines from which the case warns."""
 CALIBRATIONS = {BY_EVIDENCE: "evidence", BY_GENERATED: "generated", BY_BOTH: "both"}
 """Which impostor table reads which list."""
 
@@ -143,6 +142,10 @@ class CaseEngine:
         with torch.no_grad():
             query = model.evidence_encoder.query(prepared.evidence, model.text_encoder)
         self.query = None if query is None else query.detach().float().cpu()
+        if settings.identity_guidance and query is None:
+            raise InputError(
+                "run.identity_guidance must be 0 here: of this evidence the toolkit makes no query that faces could be led to"
+            )
 
     def copy(self) -> CaseEngine:
         """The same case on its own: a move of either one leaves the other as it is."""
@@ -265,7 +268,11 @@ class CaseEngine:
             agreement=None if pool is None else agreement(pool[0][0]),
             stopped=self.state.phase == "stopped",
             stop_reason=self.state.stop_reason,
-            warnings=(*self.prepared.warnings, *self._faceless_warnings(), *self._gap_warning()),
+            warnings=(
+                *self.prepared.warnings,
+                *faceless({index: one.found for index, one in self.drawn.items()}),
+                *unshared(self.records, self.settings.candidates),
+            ),
             times={"started": self._started, "seconds": seconds},
         )
         return Case.parse(case.to_json())
@@ -380,34 +387,12 @@ class CaseEngine:
         rank = 1 + int((cosines[1] > cosines[1][row]).sum())
         return Judge(person, rounded(a), rounded(b), rounded(a - b), rank)
 
-    def _faceless_warnings(self) -> tuple[str, ...]:
-        counts = {i: (one.found == 0).sum() for i, one in self.drawn.items() if one.found is not None}
-        return tuple(
-            f"round {index}: no face was found in {int(count)} of {len(self.drawn[index].a)} pictures that were drawn; they "
-            "were taken as framed like the evidence"
-            for index, count in counts.items()
-            if count
-        )
-
-    def _gap_warning(self) -> tuple[str, ...]:
-        judges = [one.judge for one in self.records if one.judge is not None]
-        if not judges or (
-            judges[-1].gap <= WIDE_GAP and judges[-1].rank_b <= max(10, self.settings.candidates)
-        ):
-            return ()
-        last = judges[-1]
-        return (
-            f"the judging matcher does not share the first candidate {last.person!r}: cosine "
-            f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
-            "the generated faces",
-        )
-
     def _guide(self) -> Guide | None:
-        """What leads whole faces to the evidence query; None for no guidance, and where the evidence makes no query."""
+        """What leads whole faces to the evidence query; None for no guidance."""
         scale, critic = self.settings.identity_guidance, self.model.critic
         if scale == 0 or self.query is None or critic is None:
             return None
-        options = replace(options_for(self.settings.steps), scale=scale)
+        options = replace(OPTIONS.over(self.settings.steps), scale=scale)
         return latent_guide(critic, Towards(self.query), options)
 
     def _seeds(self, part: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from identiface_core.diffusion import generator, published, schedule
 from identiface_core.diffusion.guidance import denoised, full
 from identiface_core.diffusion.guidance.base import Guide
 from identiface_core.diffusion.guidance.eyes import DecodedEye
-from identiface_core.diffusion.guidance.latent import latent_guide, options_for
+from identiface_core.diffusion.guidance.latent import OPTIONS, latent_guide
 from identiface_core.diffusion.guidance.targets import Towards
 from identiface_core.embedded import load_embedded
 from identiface_core.faces.alignment import canonical_points
@@ -48,7 +48,7 @@ def test_guided_sampling_needs_no_float64(way: str, tables_apart: None) -> None:
     target = Towards(torch.nn.functional.normalize(torch.randn(128), dim=0))
     eye = DecodedEye(model.generator.autoencoder.decode, model.matcher_a.embed)
     guides: dict[str, Guide] = {
-        "latent": latent_guide(model.critic, target, options_for(2)),
+        "latent": latent_guide(model.critic, target, OPTIONS.over(2)),
         "decoded": denoised.denoised_guide(eye, target),
         "full": full.FullGuide(eye, target, full.OPTIONS),
     }

@@ -8,13 +8,13 @@ import io
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from identiface_core.diffusion.guidance.latent import options_for
+from identiface_core.diffusion.guidance.latent import OPTIONS
 from identiface_core.errors import CaseError, GalleryError, InputError
 from identiface_core.evidence.description import Description
 from identiface_core.evidence.sketch import extract_sketch
@@ -168,11 +168,14 @@ def test_only_whole_faces_are_guided_and_only_where_latents_are_read(prepared: P
         engine_of(prepared, guided)
     model = fake_model(faces(30, 7)[PERSON])
     model.critic = torch.nn.Identity()
+    mute = SimpleNamespace(**{**vars(model), "evidence_encoder": SimpleNamespace(query=lambda *_: None)})
+    with pytest.raises(InputError, match=r"makes no query"):
+        CaseEngine(prepared, guided, mute)
     engine = CaseEngine(prepared, guided, model)
     told = report(finished(engine), prepared, engine.faces())
     assert "led the drawing of the whole face" in told, "whoever reads A's cosines must know"
     first, *parts = model.generator.guides
-    assert first.options.scale == 0.03 and first.options.every_n == options_for(8).every_n
+    assert first.options.scale == 0.03 and first.options.every_n == OPTIONS.over(8).every_n
     assert torch.equal(first.target.vector, engine.query) and parts and set(parts) == {None}
 
     plain = fake_model(faces(30, 7)[PERSON])

@@ -9,7 +9,7 @@ made anew for each, so that nothing leaks from one sampling into another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,8 @@ from .eyes import Eye, Said
 from .targets import Target
 
 Schedule = Literal["constant", "sigma", "early"]
+STEPS = 20
+"""Steps of a sampling that the guiders' own options are for."""
 TINY = 1e-12
 """Smallest size by which a gradient is divided."""
 
@@ -71,6 +73,10 @@ class Options:
         """Whether a new look is due at this step, of a window that holds it."""
         first = next(i for i in range(steps) if self.acts_at(i, steps))
         return (step - first) % self.every_n == 0
+
+    def over(self, steps: int) -> Options:
+        """The same, made for `STEPS` steps, in another number of them: as many looks, where there are so many steps."""
+        return replace(self, every_n=max(1, self.every_n * steps // STEPS))
 
     def weight(self, sigma: Tensor) -> float:
         """The scale at a noise level."""

@@ -14,7 +14,6 @@ Typical range: scale 0.01 to 0.05. Reference: MPGD (arXiv 2311.16424) for the ru
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -23,15 +22,8 @@ from .eyes import LatentEye, Said
 from .targets import Target
 from .travel import TravelGuide
 
-LOOKS = 5
-"""Looks in a sampling, where it has so many steps."""
 OPTIONS = Options(scale=0.04, end=0.9, every_n=4)
-"""For 20 steps; chosen on the validation people, see docs/guidance.md."""
-
-
-def options_for(steps: int) -> Options:
-    """`OPTIONS` for another number of steps: as many looks."""
-    return replace(OPTIONS, every_n=max(1, steps // LOOKS))
+"""For 20 steps, see `Options.over`; chosen on the validation people, see docs/guidance.md."""
 
 
 def latent_guide(

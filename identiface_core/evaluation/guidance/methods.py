@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from identiface_core.embedded import EmbeddedModel
 
 UNGUIDED, DEFAULT, FULL = "unguided", "default", "full"
-STEPS = 20
-"""Steps that the library's options are for."""
 ESTIMATE = "estimate:"
 """Before a method's name: the generator reads the estimate as a condition too, as a case lets it."""
 
@@ -43,8 +41,8 @@ class Method:
         return self.make(model, target, self.options)
 
     def over(self, steps: int) -> Method:
-        """The same for another number of steps than the `STEPS` that options are for: as many looks."""
-        return self.at(every_n=max(1, self.options.every_n * steps // STEPS))
+        """The same for another number of steps, see `Options.over`."""
+        return replace(self, options=self.options.over(steps))
 
     def at(self, **changes: float | int | str | bool) -> Method:
         """The same with other options."""

@@ -1,0 +1,36 @@
+"""What a reader of a case must be warned of, in sentences; each function gives those of one kind, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from .case import RoundRecord
+
+WIDE_GAP = 0.25
+"""Difference of the two matchers' cosines from which the case warns."""
+
+
+def faceless(found: Mapping[int, Tensor | None]) -> tuple[str, ...]:
+    """Of rounds in whose pictures no face was found. found: by round, faces per picture (S,), or None where none is looked for."""
+    missed = {index: (count, int((count == 0).sum())) for index, count in found.items() if count is not None}
+    return tuple(
+        f"round {index}: no face was found in {none} of {len(count)} pictures that were drawn; they were taken as framed like "
+        "the evidence"
+        for index, (count, none) in missed.items()
+        if none
+    )
+
+
+def unshared(records: Sequence[RoundRecord], candidates: int) -> tuple[str, ...]:
+    """That the judging matcher does not share the first candidate of the last round, among so many listed ones."""
+    judges = [one.judge for one in records if one.judge is not None]
+    if not judges or (judges[-1].gap <= WIDE_GAP and judges[-1].rank_b <= max(10, candidates)):
+        return ()
+    last = judges[-1]
+    return (
+        f"the judging matcher does not share the first candidate {last.person!r}: cosine "
+        f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
+        "the generated faces",
+    )
