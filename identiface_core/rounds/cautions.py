@@ -13,7 +13,8 @@ WIDE_GAP = 0.25
 
 
 def faceless(found: Mapping[int, Tensor | None]) -> tuple[str, ...]:
-    """Of rounds in whose pictures no face was found. found: by round, faces per picture (S,), or None where none is looked for."""
+    """Of rounds in whose pictures no face was found. found: by round, faces per picture (S,), or None where none were sought;
+    such pictures were taken as framed like the evidence."""
     missed = {index: (count, int((count == 0).sum())) for index, count in found.items() if count is not None}
     return tuple(
         f"round {index}: no face was found in {none} of {len(count)} pictures that were drawn; they were taken as framed like "
