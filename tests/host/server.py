@@ -243,6 +243,15 @@ class Server:
         run.seconds = time.monotonic() - begun
         return run
 
+    def queue_empties(self, seconds: float = 60.0) -> bool:
+        """Whether nothing is queued or running any more, soon; the host tells of an end before it clears the queue."""
+        deadline = time.monotonic() + seconds
+        while any(self.get("/queue").values()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
     def image(self, reference: dict[str, str]) -> bytes:
         """The bytes of an image named by a node's ui output."""
         query = "&".join(

@@ -146,7 +146,7 @@ def test_interruption_ends_the_run_and_the_next_one_works(embedded: Server, grap
     long = copy.deepcopy(kept(graph, found(graph, "IdentiFaceCandidateSheet")))
     long[found(long, "IdentiFaceStartCase")]["inputs"] |= {"steps": 60, "seed": 1234}
     assert embedded.run(long, interrupt=True).status == "interrupted"
-    assert embedded.get("/queue") == {"queue_running": [], "queue_pending": []}
+    assert embedded.queue_empties()
     long[found(long, "IdentiFaceStartCase")]["inputs"]["steps"] = 2
     finished(embedded, long)
 

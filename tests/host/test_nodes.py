@@ -202,7 +202,7 @@ def test_bad_input_gets_a_readable_error(server: Server, put_picture: Put) -> No
             said = json.dumps(refused.errors)
         assert expected in said, (name, said)
         assert "Traceback" not in said and len(said) < 2000
-    assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
+    assert server.queue_empties()
 
 
 def test_missing_weights_name_the_file(server: Server) -> None:

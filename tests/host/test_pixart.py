@@ -225,9 +225,7 @@ def refused(server: Server, wanted: Graph) -> str:
 def test_what_does_not_fit_says_what_it_is(tiny: Server) -> None:
     wrong = graph()
     wrong["control"]["inputs"]["file"] = "other.safetensors"
-    assert "this is an IdentiFace file of kind 'autoencoder'" in refused(
-        tiny, wrong
-    )
+    assert "this is an IdentiFace file of kind 'autoencoder'" in refused(tiny, wrong)
     gone = graph()
     gone["control"]["inputs"]["file"] = "nowhere.safetensors"
     message = refused(tiny, gone)
