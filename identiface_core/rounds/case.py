@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from identiface_core.diffusion.guidance.check import Check
 from identiface_core.errors import CaseError
 from identiface_core.weights.files import write_atomic
 
@@ -90,6 +91,8 @@ class RoundRecord:
     seeds: tuple[int, ...]
     seed_scores: tuple[float, ...]
     judge: Judge | None
+    led: Check | None = None
+    """What guidance did to the seeds, where the drawing was guided."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +228,13 @@ def _listed(entries: Any) -> tuple[ListedCandidate, ...]:
 
 
 def _round(entry: Mapping[str, Any]) -> RoundRecord:
-    judge = entry["judge"]
+    judge, led = entry["judge"], entry.get("led")
     parts = {
         **entry,
         "candidates": _listed(entry["candidates"]),
         "seeds": tuple(entry["seeds"]),
         "seed_scores": tuple(entry["seed_scores"]),
         "judge": None if judge is None else Judge(**judge),
+        "led": None if led is None else Check(**led),
     }
     return RoundRecord(**parts)

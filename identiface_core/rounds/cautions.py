@@ -24,6 +24,13 @@ def faceless(found: Mapping[int, Tensor | None]) -> tuple[str, ...]:
     )
 
 
+def misled(records: Sequence[RoundRecord]) -> tuple[str, ...]:
+    """That guidance pleased the matcher that guides and not the other, or led away altogether."""
+    return tuple(
+        f"round {one.index}: {one.led.warning}" for one in records if one.led is not None and one.led.warning
+    )
+
+
 def unshared(records: Sequence[RoundRecord], candidates: int) -> tuple[str, ...]:
     """That the judging matcher does not share the first candidate of the last round, among so many listed ones."""
     judges = [one.judge for one in records if one.judge is not None]
@@ -31,7 +38,7 @@ def unshared(records: Sequence[RoundRecord], candidates: int) -> tuple[str, ...]
         return ()
     last = judges[-1]
     return (
-        f"the judging matcher does not share the first candidate {last.person!r}: cosine "
-        f"{last.matcher_b:.2f} against {last.matcher_a:.2f}, and rank {last.rank_b} if it searched with "
-        "the generated faces",
+        f"the judging matcher, which took no part in the search, does not share the first candidate {last.person!r}: it gives "
+        f"the generated faces a cosine of {last.matcher_b:.2f} with them, where the searching matcher gives "
+        f"{last.matcher_a:.2f}, and would list them at rank {last.rank_b}",
     )

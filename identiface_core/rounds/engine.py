@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,7 @@ import torch
 from torch import Tensor
 
 from identiface_core.diffusion.generator import Sample
-from identiface_core.diffusion.guidance.latent import OPTIONS, latent_guide
-from identiface_core.diffusion.guidance.targets import Towards
-from identiface_core.errors import CaseError, InputError
+from identiface_core.errors import CaseError
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.evidence.values import SKETCH_SIDE
 from identiface_core.gallery import Candidates, search
@@ -31,16 +30,17 @@ from identiface_core.matchers.base import Embedding
 
 from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, STATE, Case, Judge, RoundRecord, kept, rounded
 from .case_input import Settings
-from .cautions import faceless, unshared
+from .cautions import faceless, misled, unshared
 from .consensus import agreement, consensus_of_rounds, fuse
 from .controller import Controller, RoundState, Rules
+from .led import checked, judge_target, lead
 from .masks import RoundMask, round_mask
 from .plan import PlannedRound, plan_rounds
 from .prepare import Prepared, Progress, check_gallery
 from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
 
 if TYPE_CHECKING:
-    from identiface_core.diffusion.guidance.base import Guide
+    from identiface_core.diffusion.guidance.check import Check
     from identiface_core.matchers.calibration import Calibration
 
     from .toolkit import Toolkit
@@ -131,21 +131,13 @@ class CaseEngine:
         self.on_progress, self.pick = on_progress, pick
         self._started, self._clock = _now(), time.monotonic()
         check_gallery(prepared, model)
-        if settings.identity_guidance and model.critic is None:
-            raise InputError(
-                "run.identity_guidance must be 0 here: no network reads this generator's latents. In ComfyUI, put Identity "
-                "Guidance (decoded) before the MODEL instead"
-            )
         rules = Rules(settings.margin, settings.stable_top, settings.stable_rounds)
         self.state = Controller(plan_rounds(prepared.evidence.description, limit=settings.rounds), rules)
         self.drawn, self.records = {}, ()
         with torch.no_grad():
             query = model.evidence_encoder.query(prepared.evidence, model.text_encoder)
         self.query = None if query is None else query.detach().float().cpu()
-        if settings.identity_guidance and query is None:
-            raise InputError(
-                "run.identity_guidance must be 0 here: of this evidence the toolkit makes no query that faces could be led to"
-            )
+        self._guide = lead(settings, self.query, model.critic)
 
     def copy(self) -> CaseEngine:
         """The same case on its own: a move of either one leaves the other as it is."""
@@ -173,7 +165,8 @@ class CaseEngine:
                 return True
         seeds = self._seeds(planned.part)
         redraw = standing is not None and where.mask is not None
-        sample = self.model.generator.sample(
+        draw = functools.partial(
+            self.model.generator.sample,
             [planned.prompt],
             self.prepared.evidence,
             seeds,
@@ -185,11 +178,17 @@ class CaseEngine:
             known=standing.as_sample() if standing is not None and redraw else None,
             mask=where.mask if redraw else None,
             estimate=self.query if self.settings.estimate else None,
-            guide=None if redraw else self._guide(),
             on_step=self._on_step(planned),
         )
-        images = sample.images.detach().float().cpu().clamp(0, 1)
-        a, b = (m.embed(images).detach().float().cpu() for m in (self.model.matcher_a, self.model.matcher_b))
+        guide = None if redraw else self._guide
+        sample = draw(guide=guide)
+        images, (a, b) = self._seen(sample)
+        led = None
+        if guide is not None and self.query is not None:
+            names = self.model.matcher_a.name, self.model.matcher_b.name
+            judged = judge_target(self.prepared.gallery, *names, self.query, self.settings.exclude)
+            if judged is not None:
+                led = checked((a, b), self._seen(draw(guide=None))[1], self.query, judged)
         scores = self.score(images, a)
         witness = None if self.pick is None else self.pick(planned, images, scores)
         state = self.state.sampled(seeds, tuple(rounded(one.total) for one in scores)).choose(witness)
@@ -202,8 +201,14 @@ class CaseEngine:
         kept_face = Drawn(images[chosen].contiguous(), latents, a, b, picture, framing, sample.found)
         self.drawn[state.rounds[-1].index] = kept_face
         self.state = state.judge()
-        self._record(planned, where.kind, agreement(a), scores)
+        self._record(planned, where.kind, agreement(a), scores, led)
         return True
+
+    def _seen(self, sample: Sample) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Portraits (S, 3, H, H) in [0, 1], and their embeddings by both matchers."""
+        images = sample.images.detach().float().cpu().clamp(0, 1)
+        a, b = (m.embed(images).detach().float().cpu() for m in (self.model.matcher_a, self.model.matcher_b))
+        return images, (a, b)
 
     def finish(self) -> Case:
         """Note the end and give the finished case."""
@@ -271,6 +276,7 @@ class CaseEngine:
             warnings=(
                 *self.prepared.warnings,
                 *faceless({index: one.found for index, one in self.drawn.items()}),
+                *misled(self.records),
                 *unshared(self.records, self.settings.candidates),
             ),
             times={"started": self._started, "seconds": seconds},
@@ -333,7 +339,12 @@ class CaseEngine:
         }
 
     def _record(
-        self, planned: PlannedRound, kind: str, agree: float | None, scores: tuple[EvidenceScore, ...]
+        self,
+        planned: PlannedRound,
+        kind: str,
+        agree: float | None,
+        scores: tuple[EvidenceScore, ...],
+        led: Check | None = None,
     ) -> None:
         listed = kept(self.lists()[BY_BOTH])
         self.state = self.state.listed(tuple(one.person for one in listed))
@@ -357,6 +368,7 @@ class CaseEngine:
             seeds=one.seeds,
             seed_scores=one.scores,
             judge=None if one.skipped or not listed else self._judge(listed[0].person),
+            led=led,
         )
         self.records = (*self.records, record)
         self._tell(len(self.records), len(self.state.plan), f"round {one.index} ({one.part}): {one.reason}")
@@ -386,14 +398,6 @@ class CaseEngine:
         a, b = (float(one[row]) for one in cosines)
         rank = 1 + int((cosines[1] > cosines[1][row]).sum())
         return Judge(person, rounded(a), rounded(b), rounded(a - b), rank)
-
-    def _guide(self) -> Guide | None:
-        """What leads whole faces to the evidence query; None for no guidance."""
-        scale, critic = self.settings.identity_guidance, self.model.critic
-        if scale == 0 or self.query is None or critic is None:
-            return None
-        options = replace(OPTIONS.over(self.settings.steps), scale=scale)
-        return latent_guide(critic, Towards(self.query), options)
 
     def _seeds(self, part: str) -> tuple[int, ...]:
         order = [planned.part for planned in self.state.plan].index(part)

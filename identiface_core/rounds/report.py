@@ -141,13 +141,26 @@ def _answer(case: Case, faces: Mapping[int, Tensor]) -> str:
             f"{judge.matcher_a:.2f} (gap {judge.gap:+.2f}); by the second matcher alone that person would "
             f"stand at rank {judge.rank_b}."
         )
-    if judge is not None and case.settings.get("identity_guidance"):
-        sentences.append(
-            "The searching matcher also led the drawing of the whole face, so its cosines are higher by construction: "
-            "believe the second one."
-        )
+    if case.settings.get("identity_guidance"):
+        sentences.append(_led(case))
     text = "".join(f"<p>{one}</p>" for one in sentences)
     return _section("Result", f'<div class="row">{figure}<div class="text">{text}</div></div>')
+
+
+def _led(case: Case) -> str:
+    """What guidance did to the whole face, for whoever reads the cosines of the matcher that led it."""
+    told = (
+        "The searching matcher also led the drawing of the whole face, so its cosines are higher by construction, and the "
+        "false-positive rates of generated faces, measured without guidance, need not hold."
+    )
+    led = next((one.led for one in case.rounds if one.led is not None), None)
+    if led is None:
+        return f"{told} The gallery is too small for the second matcher to say whether that helped."
+    return (
+        f"{told} Against the same seeds drawn without guidance it moved them from a cosine of {led.a_unguided:.2f} to "
+        f"{led.a:.2f} with the evidence query; the second matcher, which never guides, from {led.b_unguided:.2f} to {led.b:.2f} "
+        f"with the people most like the query (gap {led.gap:+.2f})."
+    )
 
 
 def _lists(case: Case, prepared: Prepared) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .toolkit import Toolkit
 
 KIND = "case-state"
+PAGES = ("candidates.png", "rounds.png", "report.html")
+"""What people read of a case, written when it has ended."""
 
 
 def run_case(
@@ -96,12 +98,12 @@ class CaseRunner:
 
 
 def clear(folder: Path, keep: Collection[str] = ()) -> None:
-    """Remove the state and the rounds of a case that was run in `folder` before, but for the names in `keep`:
-    its pictures would pass for this one's. Raises `OutputError`."""
+    """Remove the state, the rounds and the pages of a case that was run in `folder` before, but for the names in `keep`:
+    they would pass for this one's. Raises `OutputError`."""
     if not (folder / FILE).exists():
         return
     try:
-        for old in [*folder.glob("round-[0-9][0-9]-*.png"), folder / STATE]:
+        for old in [*folder.glob("round-[0-9][0-9]-*.png"), *(folder / name for name in (STATE, *PAGES))]:
             if old.name not in keep:
                 old.unlink(missing_ok=True)
     except OSError as error:

@@ -250,6 +250,17 @@ def test_a_new_case_in_an_old_folder_leaves_no_old_pictures(folder: Path) -> Non
     assert [path.name for path in (folder / "out").glob("round-*.png")] == ["round-00-overview.png"]
 
 
+def test_a_case_that_is_stopped_leaves_no_pages_of_another(folder: Path) -> None:
+    run(folder, full=True)
+    assert (folder / "out" / "report.html").exists()
+    model = fake_model()
+    model.generator.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, model=model)
+    left = sorted(path.name for path in (folder / "out").iterdir())
+    assert left == ["case.json", "case.safetensors", "round-00-overview.png"]
+
+
 @pytest.mark.parametrize("kinds", ["lq", "sketch", "words", "lq sketch", "sketch words", "lq words"])
 def test_any_evidence_may_be_missing(folder: Path, kinds: str) -> None:
     lines = ["gallery = 'people.safetensors'", "[evidence]"]

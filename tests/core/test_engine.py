@@ -22,7 +22,9 @@ from identiface_core.evidence.values import Evidence
 from identiface_core.imaging import resize, write_png
 from identiface_core.rounds.case import LISTS, Case
 from identiface_core.rounds.case_input import CaseInput, Settings
+from identiface_core.rounds.cautions import misled
 from identiface_core.rounds.engine import CaseEngine
+from identiface_core.rounds.led import checked, judge_target
 from identiface_core.rounds.prepare import Prepared, gallery_digest, prepared_from
 from identiface_core.rounds.report import report
 from identiface_core.rounds.runner import CaseRunner
@@ -172,8 +174,12 @@ def test_only_whole_faces_are_guided_and_only_where_latents_are_read(prepared: P
     with pytest.raises(InputError, match=r"makes no query"):
         CaseEngine(prepared, guided, mute)
     engine = CaseEngine(prepared, guided, model)
-    told = report(finished(engine), prepared, engine.faces())
+    case = finished(engine)
+    told = report(case, prepared, engine.faces())
     assert "led the drawing of the whole face" in told, "whoever reads A's cosines must know"
+    led = case.rounds[0].led
+    assert led is not None and f"from {led.b_unguided:.2f} to {led.b:.2f}" in told
+    assert Case.parse(case.to_json()) == case and all(one.led is None for one in case.rounds[1:])
     first, *parts = model.generator.guides
     assert first.options.scale == 0.03 and first.options.every_n == OPTIONS.over(8).every_n
     assert torch.equal(first.target.vector, engine.query) and parts and set(parts) == {None}
@@ -182,6 +188,24 @@ def test_only_whole_faces_are_guided_and_only_where_latents_are_read(prepared: P
     plain.critic = model.critic
     finished(CaseEngine(prepared, SETTINGS, plain))
     assert set(plain.generator.guides) == {None}
+
+
+def test_the_judge_is_asked_about_the_people_whom_the_query_means() -> None:
+    """Not about those left out, and not in a gallery that is too small."""
+    gallery, query = fake_gallery(25), fake_gallery(25).templates["embedded-a"][3]
+    a, b = "embedded-a", "embedded-b"
+    judged = judge_target(gallery, a, b, query)
+    assert judged is not None and judged.shape == gallery.templates[b][0].shape
+    scores = gallery.templates[b] @ judged
+    assert scores[3] > scores.median()
+    without = judge_target(gallery, a, b, query, exclude=[gallery.people[3]])
+    assert without is not None and without @ gallery.templates[b][3] < scores[3]
+    assert judge_target(fake_gallery(20), a, b, query) is None
+
+    led = checked((query[None], scores[None]), (-query[None], scores[None]), query, scores)
+    assert (led.a, led.a_unguided) == (pytest.approx(1), pytest.approx(-1)) and led.b == led.b_unguided
+    record = SimpleNamespace(index=0, led=led)
+    assert "round 0: guidance raises matcher A by 2.000, but judge B" in misled([record])[0]  # type: ignore[list-item]
 
 
 def test_a_gallery_of_another_matcher_is_refused_by_name(prepared: Prepared) -> None:

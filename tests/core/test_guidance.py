@@ -269,6 +269,8 @@ def test_targets_from_galleries() -> None:
     three = consensus_of_top(templates, query, 3)
     assert float(three.norm()) == pytest.approx(1) and float(three @ query) > 0
     torch.testing.assert_close(consensus_of_top(templates, query, 9).norm(), torch.tensor(1.0))
+    other = F.normalize(torch.randn(9, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    torch.testing.assert_close(consensus_of_top(templates, query, 1, other), other[best])
     with pytest.raises(InputError, match="best 10 of a gallery of 9"):
         consensus_of_top(templates, query, 10)
     mixed = between([templates[0], templates[1]], [0.5, 0.5])
@@ -356,6 +358,7 @@ def test_the_check_believes_only_the_judge() -> None:
     assert report(0.8, 0.7, 0.6, 0.5) == ""
     assert "hardly rises (+0.010)" in report(0.9, 0.51, 0.6, 0.5)
     assert "falls (-0.100)" in report(0.9, 0.4, 0.6, 0.5)
+    assert "even matcher A, which guides, falls by 0.200 (-0.100 by judge B)" in report(0.4, 0.4, 0.6, 0.5)
     assert report(0.6, 0.5, 0.6, 0.5) == "", "nothing was raised"
     check = Check(0.9, 0.4, 0.6, 0.5)
     assert check.gap == pytest.approx(0.5)

@@ -37,6 +37,11 @@ class Check:
     def warning(self) -> str:
         """What is wrong, in a sentence; "" if B follows A."""
         a, b = self.rises
+        if a < -NOTHING:
+            return (
+                f"guidance leads away: even matcher A, which guides, falls by {-a:.3f} ({b:+.3f} by judge B): its moves are too "
+                "large, so lower the scale or take more steps"
+            )
         if a < NOTHING or b >= ENOUGH * a:
             return ""
         how = "falls" if b < 0 else "hardly rises"

@@ -117,10 +117,12 @@ def cosine(vectors: Tensor, vector: Tensor) -> Tensor:
     return (vectors * vector.to(vectors)).sum(-1)
 
 
-def consensus_of_top(templates: Tensor, query: Tensor, k: int = 5) -> Tensor:
-    """The k templates (N, D) most like the query (D,), fused, each weighted by how far it stands above the k + 1st.
+def consensus_of_top(templates: Tensor, query: Tensor, k: int = 5, seen: Tensor | None = None) -> Tensor:
+    """The k people whose templates (N, D) are most like the query (D,), fused, each weighted by how far they stand above the
+    k + 1st: (D,), or (D',) from the same people's templates `seen` (N, D') by another matcher.
 
-    A gallery answer as a target: nobody says that the person is among them.
+    A gallery answer as a target: nobody says that the person is among them. By another matcher it says whom the query means
+    in that one's space.
     """
     if k < 1 or len(templates) < k:
         raise InputError(f"guidance: wanted the best {k} of a gallery of {len(templates)} people")
@@ -128,7 +130,8 @@ def consensus_of_top(templates: Tensor, query: Tensor, k: int = 5) -> Tensor:
     best = scores.topk(min(k + 1, len(templates)))
     floor = best.values[-1] if len(best.values) > k else best.values.new_zeros(())
     weights = (best.values[:k] - floor).clamp(min=1e-6)
-    return F.normalize((templates[best.indices[:k]] * weights[:, None]).sum(0), dim=0)
+    rows = (templates if seen is None else seen)[best.indices[:k]]
+    return F.normalize((rows * weights[:, None].to(rows)).sum(0), dim=0)
 
 
 def between(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
