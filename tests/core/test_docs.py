@@ -1,0 +1,20 @@
+"""What the documents tell people to type works as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_example_of_guidance_draws_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("identiface_core/examples", (ROOT / "identiface_core/examples").as_posix()), {})  # noqa: S102
+    with Image.open(tmp_path / "guided.png") as picture:
+        assert picture.size == (128, 128)
