@@ -8,6 +8,7 @@ made anew for each, so that nothing leaks from one sampling into another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -25,6 +26,12 @@ STEPS = 20
 """Steps of a sampling that the guiders' own options are for."""
 TINY = 1e-12
 """Smallest size by which a gradient is divided."""
+SURE = 2.5
+"""Noise level (sigma) above which a prediction shows nobody in particular, so that its similarity stops nothing."""
+EASE = 0.2
+"""Cosine before `stop_at` from which moves grow smaller."""
+OWN_NOISE = 0x5DEECE66
+"""Makes of a sample's seed that of the noise drawn while it is guided: the seed itself has drawn its first latents."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Options:
     sigma / sqrt(1 + sigma^2), the share of noise (ID3), or "early", which follows sqrt(1 + sigma^2) (MPGD): large moves while
     the network still has time to make a face of them. normalise: gradients have the same size in every sample; False leaves
     them as they are, and `scale` multiplies them. preserve: take out of a move what would make the words less true.
-    stop_at: similarity, such as a matcher's calibrated threshold, at which a sample is left alone from then on; a move never
-    aims past it. None: never.
+    stop_at: similarity, such as a matcher's calibrated threshold, that a sample is to reach and not to pass: once predictions
+    show somebody (sigma <= `SURE`), moves shrink with what is missing, and lead back what is beyond. None: never.
     """
 
     scale: float = 0.05
@@ -52,8 +59,8 @@ class Options:
     stop_at: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise InputError(f"guidance: the scale must be 0 or more, got {self.scale}")
+        if not 0 <= self.scale < math.inf:
+            raise InputError(f"guidance: the scale must be a number from 0 on, got {self.scale}")
         if not 0 <= self.start <= self.end <= 1:
             raise InputError(
                 f"guidance: the window must lie in [0, 1] and start before its end, got {self.start} to {self.end}"
@@ -75,8 +82,8 @@ class Options:
         return (step - first) % self.every_n == 0
 
     def over(self, steps: int) -> Options:
-        """The same, made for `STEPS` steps, in another number of them: as many looks, where there are so many steps."""
-        return replace(self, every_n=max(1, self.every_n * steps // STEPS))
+        """The same, made for `STEPS` steps, in another number of them: as many looks, or one fewer."""
+        return replace(self, every_n=max(1, math.ceil(self.every_n * steps / STEPS)))
 
     def weight(self, sigma: Tensor) -> float:
         """The scale at a noise level."""
@@ -104,8 +111,6 @@ class Run:
     """One per sample, on the CPU, for guides that draw."""
     cells: Tensor | None = None
     """(B or 1, 1, h, w): what may be moved, 1 = yes; None: everything."""
-    done: Tensor | None = None
-    """(B,) bool: samples that have reached `stop_at`."""
     similarity: Tensor | None = None
     """(B,) at the last look."""
     looks: int = 0
@@ -119,7 +124,7 @@ class Run:
         options = self.guide.options
         weight = options.weight(sigma)
         if self.due(step, steps):
-            return denoised + weight * self.take(self.guide.look(denoised, self), denoised, weight)
+            return denoised + weight * self.take(self.guide.look(denoised, self), denoised, sigma)
         if self.move is None or not (options.hold and options.acts_at(step, steps)):
             return denoised
         return denoised + weight * self.move
@@ -127,41 +132,24 @@ class Run:
     def due(self, step: int, steps: int) -> bool:
         """Whether a new look is to be taken at this step."""
         options = self.guide.options
-        return (
-            options.scale > 0
-            and options.acts_at(step, steps)
-            and options.looks_at(step, steps)
-            and not self.finished
-        )
+        return options.scale > 0 and options.acts_at(step, steps) and options.looks_at(step, steps)
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape of `like`, each sample's from its own generator."""
         drawn = [torch.randn(like.shape[1:], generator=generator) for generator in self.generators]
         return torch.stack(drawn).to(like)
 
-    @property
-    def finished(self) -> bool:
-        """Whether every sample has reached `stop_at`."""
-        return self.done is not None and bool(self.done.all())
-
-    def take(self, look: Look, denoised: Tensor, weight: float) -> Tensor:
-        """Remember what a look has shown, the move from here on and who has arrived; gives the move, (B, C, h, w)."""
+    def take(self, look: Look, denoised: Tensor, sigma: Tensor) -> Tensor:
+        """Remember what a look has shown, and the move from here on; gives the move, (B, C, h, w)."""
         options = self.guide.options
         move = look.gradient if self.cells is None else look.gradient * self.cells
         if options.normalise:
             move = move * (size(denoised) / size(move).clamp(min=TINY))
-        self.looks, self.similarity = self.looks + 1, look.similarity
-        if options.stop_at is None:
-            self.move = move
-            return move
-        arrived = look.similarity >= options.stop_at
-        self.done = arrived if self.done is None else self.done | arrived
-        gained = weight * (look.gradient * move).flatten(1).sum(1)
-        room = (options.stop_at - look.similarity).clamp(min=0) * ~self.done
-        share = (room / gained.clamp(min=TINY)).clamp(max=1)
-        # To first order, and so is this: a move that would lead past the stop before the next look is not repeated.
-        self.move = move * (gained * options.every_n <= room).view(-1, 1, 1, 1)
-        return move * share.view(-1, 1, 1, 1)
+        if options.stop_at is not None and float(sigma) <= SURE:
+            share = ((options.stop_at - look.similarity) / EASE).clamp(-1, 1)
+            move = move * share.view(-1, 1, 1, 1)
+        self.looks, self.similarity, self.move = self.looks + 1, look.similarity, move
+        return move
 
 
 @dataclass(frozen=True)
@@ -175,6 +163,12 @@ class Guide:
     target: Target
     options: Options = Options()
     said: Said = None
+
+    def __post_init__(self) -> None:
+        if self.options.stop_at is not None and not self.target.rises:
+            raise InputError(
+                "guidance: stop_at is for guidance towards somebody; away from somebody, or in a band, the target itself stops"
+            )
 
     def look(self, denoised: Tensor, run: Run) -> Look:
         """Gradient of the objective with respect to the prediction, and how alike it is now."""
@@ -203,7 +197,7 @@ class Guide:
     ) -> Run:
         """A fresh run for `count` samples; seeds: one per sample for guides that draw, by default 0, 1, 2..."""
         chosen = list(seeds) or list(range(count))
-        return Run(self, [torch.Generator().manual_seed(seed) for seed in chosen], cells)
+        return Run(self, [torch.Generator().manual_seed(seed ^ OWN_NOISE) for seed in chosen], cells)
 
     def sample(
         self,

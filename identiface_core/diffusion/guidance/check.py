@@ -55,8 +55,3 @@ class Check:
         a, b = self.rises
         told = f"A {self.a:.3f} ({a:+.3f}), judge B {self.b:.3f} ({b:+.3f}), gap A - B {self.gap:+.3f}"
         return f"{told}; {self.warning}" if self.warning else told
-
-
-def report(a: float, b: float, a_unguided: float, b_unguided: float) -> str:
-    """The warning of `Check`, or ""."""
-    return Check(a, b, a_unguided, b_unguided).warning

@@ -32,6 +32,11 @@ class Distance:
 
     target: Target
 
+    @property
+    def rises(self) -> bool:
+        """That of the target."""
+        return self.target.rises
+
     def similarity(self, vectors: Tensor) -> Tensor:
         """That of the target."""
         return self.target.similarity(vectors)

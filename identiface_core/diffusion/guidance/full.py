@@ -35,8 +35,7 @@ class FullGuide(Guide):
         made, look = looked_through(self, denoise, x, sigma)
         if not self.options.normalise:
             look = replace(look, gradient=look.gradient * float(sigma.square()))
-        weight = self.options.weight(sigma)
-        return made + weight * run.take(look, made, weight)
+        return made + self.options.weight(sigma) * run.take(look, made, sigma)
 
 
 def looked_through(guide: Guide, denoise: Denoiser, x: Tensor, sigma: Tensor) -> tuple[Tensor, Look]:

@@ -64,7 +64,7 @@ class SearchGuide(TravelGuide):
             above, below = (
                 self.target.objective(self.eye(tried).vectors) for tried in (denoised + step, denoised - step)
             )
-            found = found + (above - below).view(-1, 1, 1, 1) * pattern
+            found = found + (above - below).to(pattern).view(-1, 1, 1, 1) * pattern
         if run.trail is not None:
             found = found + self.memory * run.trail
         run.trail = found

@@ -5,9 +5,8 @@ All work on unit vectors of one matcher. `objective` is what is raised, `similar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +17,10 @@ from ...errors import InputError
 
 class Target(Protocol):
     """A place on the hypersphere of embeddings."""
+
+    @property
+    def rises(self) -> bool:
+        """Whether more similarity is always better."""
 
     def objective(self, vectors: Tensor) -> Tensor:
         """Unit rows (B, D) -> (B,), differentiable; higher is nearer."""
@@ -36,6 +39,10 @@ class Towards:
     """
 
     vector: Tensor
+    rises: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector)
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """Cosine to the vector."""
@@ -52,6 +59,10 @@ class AwayFrom:
 
     vector: Tensor
     beyond: float = 0.0
+    rises: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector)
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """Cosine to the person."""
@@ -69,8 +80,10 @@ class Band:
     vector: Tensor
     low: float
     high: float
+    rises: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_vector(self.vector)
         if not -1 <= self.low < self.high <= 1:
             raise InputError(f"guidance: a band wants -1 <= low < high <= 1, got {self.low} and {self.high}")
 
@@ -97,6 +110,11 @@ class Both:
                 f"guidance: as many weights as targets are wanted, got {len(self.weights)} for {len(self.targets)}"
             )
 
+    @property
+    def rises(self) -> bool:
+        """Of the first target."""
+        return self.targets[0].rises
+
     def similarity(self, vectors: Tensor) -> Tensor:
         """Of the first target."""
         return self.targets[0].similarity(vectors)
@@ -105,6 +123,19 @@ class Both:
         """Weighted sum."""
         terms = [w * one.objective(vectors) for w, one in zip(self.weights, self.targets, strict=True)]
         return torch.stack(terms).sum(0)
+
+
+def check_vector(vector: Tensor) -> None:
+    """Raises `InputError` unless rows are finite and of length 1."""
+    if not (isinstance(vector, Tensor) and vector.ndim in (1, 2)):
+        raise InputError(
+            f"guidance: a target is a vector (D,) of a matcher, or (B, D), got {type(vector).__name__}"
+        )
+    if not bool(((vector.norm(dim=-1) - 1).abs() < 1e-3).all()):
+        raise InputError(
+            "guidance: a target is a unit vector, as matchers give it, got one of length "
+            f"{float(vector.norm(dim=-1).flatten()[0]):g}"
+        )
 
 
 def cosine(vectors: Tensor, vector: Tensor) -> Tensor:
@@ -132,9 +163,3 @@ def consensus_of_top(templates: Tensor, query: Tensor, k: int = 5, seen: Tensor 
     weights = (best.values[:k] - floor).clamp(min=1e-6)
     rows = (templates if seen is None else seen)[best.indices[:k]]
     return F.normalize((rows * weights[:, None].to(rows)).sum(0), dim=0)
-
-
-def between(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """A mixture of people, (D,): "looks like A and B"."""
-    mixed = torch.stack([F.normalize(v, dim=-1) * w for v, w in zip(vectors, weights, strict=True)]).sum(0)
-    return F.normalize(mixed, dim=-1)

@@ -32,6 +32,7 @@ class TravelGuide(Guide):
     travel: tuple[float, float] = (0.3, 0.6)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta <= 1 or self.repeats < 1:
             raise InputError(
                 f"guidance: eta lies in [0, 1] and a step is made at least once, got {self.eta} and {self.repeats}"
@@ -76,7 +77,7 @@ class TravelGuide(Guide):
         move, weight = None, self.options.weight(sigma)
         if run.due(step, steps):
             made, look = self.looked(denoise, x, sigma, run)
-            move = run.take(look, made, weight)
+            move = run.take(look, made, sigma)
         else:
             made = denoise(x, sigma)
             if self.options.hold and self.options.acts_at(step, steps):
