@@ -122,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
             processes=options.processes,
             page=options.page,
             tuning=options.tune,
+            keep=options.keep,
         )
     from identiface_core.cli import train
 
@@ -350,10 +351,14 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     guidance = benches.add_parser(
         "guidance",
         help="sampling guided by identity",
-        description="Every method on the same people and seeds, judged by the matcher that never guides.",
+        description="Every method on the same people and seeds, judged by the matcher that never guides. All of it takes about "
+        "half an hour on two cores; --people and --methods make it shorter.",
     )
     guidance.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     guidance.add_argument("--page", type=Path, metavar="FILE", help="write the report there")
+    guidance.add_argument(
+        "--keep", action="store_true", help="keep what the JSON file holds of methods and shapes not measured now"
+    )
     guidance.add_argument("--people", type=int, default=100, metavar="N", help="so many people (100)")
     guidance.add_argument("--steps", type=int, default=20, metavar="N", help="sampling steps (20)")
     guidance.add_argument(

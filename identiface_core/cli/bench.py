@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from identiface_core.cli.console import Stages, show_table
+from identiface_core.errors import InputError
 from identiface_core.evaluation.guidance.bench import SEEDS, Plan, run
 from identiface_core.evaluation.guidance.methods import METHODS
 from identiface_core.evaluation.guidance.page import page as page_of
@@ -31,18 +32,22 @@ def guidance(
     processes: int,
     page: Path | None = None,
     tuning: bool = False,
+    keep: bool = False,
 ) -> int:
     """Measure guidance; print the table, write its JSON to `json` and its page to `page`.
 
-    tuning: try scales on the validation people instead, and print what each gives. Raises `InputError` for names and numbers
-    that are not known.
+    tuning: try scales on the validation people instead, and print what each gives. keep: figures that `json` already holds of
+    what is not measured now stay there. Raises `InputError` for names and numbers that are not known.
     """
+    before = kept_figures(json) if keep else {}
     plan = Plan(people, steps, tuple(shapes), tuple(methods) or tuple(METHODS), processes=processes)
     for path in (json, page):
         if path is not None:
             check_writable(path)
     with Stages(Console(stderr=True, highlight=False)) as stages:
         found = tune(plan, stages) if tuning else run(plan, stages)
+    found = {**{name: row for name, row in before.items() if name not in found}, **found}
+    found = dict(sorted(found.items(), key=lambda one: _place(one[0])))
     show(found)
     if json is not None:
         write_atomic(json, (formats.dumps(found, indent=1) + "\n").encode())
@@ -51,6 +56,21 @@ def guidance(
         write_atomic(page, page_of(found, SEEDS).encode())
         print(f"written: {page}", file=sys.stderr)
     return 0
+
+
+def kept_figures(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The figures of an earlier run. Raises `InputError` where there are none."""
+    if path is None or not path.is_file():
+        raise InputError("--keep wants --json with a file of an earlier run")
+    try:
+        return dict(formats.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: no figures of an earlier run ({error}): leave out --keep") from error
+
+
+def _place(name: str) -> int:
+    """Where figures stand in a report: methods in their order, then shapes as they come."""
+    return list(METHODS).index(name) if name in METHODS else len(METHODS)
 
 
 def show(found: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from identiface_core.cli import bench as cli
 from identiface_core.cli import main
 from identiface_core.diffusion.guidance.latent import OPTIONS
 from identiface_core.embedded import EmbeddedModel, load_embedded
@@ -18,7 +20,7 @@ from identiface_core.evaluation.guidance.cost import peak_bytes, ratio, seconds
 from identiface_core.evaluation.guidance.methods import DEFAULT, ESTIMATE, FULL, METHODS, UNGUIDED, base_of
 from identiface_core.evaluation.guidance.page import page
 from identiface_core.evaluation.guidance.people import VALIDATION, people
-from identiface_core.evaluation.guidance.quality import Face, Truths, draw, figures, look_at
+from identiface_core.evaluation.guidance.quality import Face, Truths, correlation, draw, figures, look_at
 from identiface_core.evaluation.guidance.shapes import SHAPES, Call, Shape, shape_cost
 from identiface_core.evaluation.guidance.tune import candidates
 from identiface_core.evaluation.probes import GALLERY_PEOPLE
@@ -70,7 +72,7 @@ def test_a_part_round_moves_nothing_outside_its_mask(model: EmbeddedModel, name:
 def test_scales_are_chosen_on_other_people() -> None:
     assert SPLITS["validation"] == VALIDATION != GALLERY_PEOPLE
     assert all(one.name.startswith(DEFAULT) for one in candidates(METHODS[DEFAULT]))
-    assert len({json.dumps(vars(one.options)) for one in candidates(METHODS[DEFAULT])}) == 5
+    assert len({json.dumps(vars(one.options)) for one in candidates(METHODS[DEFAULT])}) == 6
 
 
 def test_peak_bytes_counts_what_lives_at_once() -> None:
@@ -99,7 +101,7 @@ def test_ratios_are_of_the_same_round() -> None:
 def face(person: int, method: str, judge: float) -> Face:
     g = torch.Generator().manual_seed(person)
     features = tuple((torch.randn(3, generator=g) + judge).tolist())
-    return Face(person, method, 2 * judge, judge, judge, features, features)
+    return Face(person, method, 2 * judge, judge, judge, judge, features, features)
 
 
 @pytest.fixture
@@ -110,14 +112,14 @@ def found() -> dict[str, dict[str, object]]:
     faces = {m.name: [face(k, m.name, 0.1 * k + gains.get(m.name, 0.0)) for k in range(4)] for m in methods}
     truths = Truths(torch.randn(4, 3), torch.randn(4, 3))
     costs = {
-        m.name: {"seconds": 2.0 if m.name == FULL else 1.0, "wall_ratio": 1.2, "memory_ratio": 1.1}
+        m.name: {"seconds": 1.0, "wall_ratio": 2.0 if m.name == FULL else 1.2, "memory_ratio": 1.1}
         for m in methods
     }
     made = _joined(methods, figures(faces, truths), costs)
     made[UNGUIDED]["about"] = {"people": 4, "steps": 20, "threads": 1}
     made["pixart-xl/default"] = {
-        "label": "PixArt", "steps": 4, "wall_ratio": 1.04, "memory_ratio": 1.2, "seconds": 2.0, "seconds_unguided": 1.9,
-        "device": "cpu",
+        "label": "PixArt", "steps": 4, "wall_ratio": 1.04, "memory_ratio": 1.2, "seconds_unguided": 1.9, "device": "cpu",
+        "threads": 2, "rounds": 3,
     }  # fmt: skip
     made["pixart-xl/full"] = {**made["pixart-xl/default"], "wall_ratio": 3.0}
     return made
@@ -141,6 +143,43 @@ def test_the_page_tells_what_was_kept_and_what_was_missed(found: dict[str, dict[
     assert "| pixart-xl/default: at most 1.10 x unguided | 1.040 | yes |" in text
     assert "| PixArt | `full` | 3.000 |" in text and "pixart-xl/full: at most" not in text
     assert "+0.200 ± 0.000" in text and "`estimate:default`" in text
+
+
+def test_a_page_of_shapes_alone_is_one(found: dict[str, dict[str, object]]) -> None:
+    text = page({name: row for name, row in found.items() if "/" in name}, SEEDS)
+    assert text.startswith("# Guidance at the shapes") and "| PixArt | `full` | 3.000 | 3 |" in text
+
+
+def test_slow_methods_are_held_against_the_same_people() -> None:
+    """The default is asked about the first two of four, who gain less by full."""
+    gains = {0: 0.1, 1: 0.2, 2: 0.5, 3: 0.9}
+    faces = {
+        UNGUIDED: [face(k, UNGUIDED, 0.0) for k in gains],
+        FULL: [face(k, FULL, gains[k]) for k in gains],
+    }
+    faces[DEFAULT] = [face(k, DEFAULT, gains[k] / 2) for k in (0, 1)]
+    row = figures(faces, Truths(torch.randn(4, 3), torch.randn(4, 3)))[DEFAULT]
+    assert row["judge_gain_share"] == pytest.approx(0.5)
+    rises = torch.tensor([0.1, 0.3, 0.2]), torch.tensor([0.2, 0.4, 0.3])
+    assert correlation(*rises) == pytest.approx(1) and correlation(rises[0], torch.ones(3)) is None
+
+
+def test_what_was_measured_before_can_be_kept(
+    tmp_path: Path, found: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, page_file = tmp_path / "found.json", tmp_path / "page.md"
+    kept.write_text(json.dumps(found))
+    new = {"sd15/default": {**found["pixart-xl/default"], "label": "SD"}}
+    monkeypatch.setattr(cli, "run", lambda plan, progress: new)
+    assert (
+        main(
+            ["bench", "guidance", "--shapes", "sd15", "--json", str(kept), "--page", str(page_file), "--keep"]
+        )
+        == 0
+    )
+    assert json.loads(kept.read_text()) == {**found, **new}
+    assert "| SD | `default` |" in page_file.read_text() and "| PixArt | `full` |" in page_file.read_text()
+    assert main(["bench", "guidance", "--shapes", "sd15", "--keep"]) == 2
 
 
 def test_costs_at_a_shape_are_ratios_to_no_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +208,7 @@ def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) 
     for wrong, match in (
         ({"people": 1}, "from 2 to 500"),
         ({"steps": 0}, "from 1 to 200"),
+        ({"processes": 0}, "from 1 to 64"),
         ({"shapes": ("flux",)}, "unknown shape 'flux'; known are: embedded, pixart-xl, sd15, sdxl"),
         ({"methods": ("magic",)}, "unknown method 'magic'"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from identiface_core.errors import InputError
 
 from ..probes import GALLERY_PEOPLE
 from .cost import peak_bytes, ratio, seconds
-from .methods import DEFAULT, ESTIMATE, FULL, METHODS, UNGUIDED, Method, base_of
+from .methods import DEFAULT, ESTIMATE, METHODS, UNGUIDED, Method, base_of
 from .people import people
 from .quality import draw, faces_of, figures, gathered
 from .shapes import EMBEDDED, SHAPES, shape_cost, weight
@@ -31,8 +32,8 @@ SEEDS = 4
 """Faces per sampling when time is measured: as many as a case draws in a round."""
 REPORTED = (
     "wall_ratio", "memory_ratio", "judge_gain", "judge_gain_share", "judge_gain_error", "judge_rises", "judge",
-    "judge_gain_per_second", "seconds", "a", "a_gain", "target", "target_gain", "gap", "warning", "fid_judge", "fid_judge_ratio",
-    "fid_latent", "fid_latent_ratio", "people", "label", "options",
+    "judge_gain_per_second", "seconds", "a", "a_gain", "target", "target_gain", "asked_gain", "asked_agrees", "gap", "warning",
+    "fid_judge", "fid_judge_ratio", "fid_latent", "fid_latent_ratio", "people", "label", "options",
 )  # fmt: skip
 
 
@@ -53,6 +54,8 @@ class Plan:
             raise InputError(f"--people wants a number from 2 to {MOST}, got {self.people}")
         if not 1 <= self.steps <= 200:
             raise InputError(f"--steps wants a number from 1 to 200, got {self.steps}")
+        if not 1 <= self.processes <= 64:
+            raise InputError(f"--processes wants a number from 1 to 64, got {self.processes}")
         for what, names, known in (
             ("shape", self.shapes, (EMBEDDED, *SHAPES)),
             ("method", self.methods, tuple(METHODS)),
@@ -116,7 +119,7 @@ def _costs(methods: Sequence[Method], plan: Plan, progress: Progress) -> dict[st
         torch.set_num_threads(before)
     return {
         m.name: {
-            "seconds": min(took[m.name]),
+            "seconds": median(took[m.name]),
             "wall_ratio": ratio(took[m.name], took[base_of(m.name)]),
             "memory_ratio": peaks[m.name] / peaks[base_of(m.name)],
         }
@@ -140,11 +143,11 @@ def _joined(
     found = {}
     for method in methods:
         base, row = base_of(method.name), {**quality[method.name], **costs[method.name]}
-        yardstick = quality.get(FULL, {}).get("judge_gain") if base == UNGUIDED else None
-        row["judge_gain_share"] = row["judge_gain"] / yardstick if yardstick else None
-        added = (row["seconds"] - costs[base]["seconds"]) / SEEDS
+        added = (row["wall_ratio"] - 1) * costs[base]["seconds"] / SEEDS
         row["judge_gain_per_second"] = row["judge_gain"] / added if added > 0 else None
-        checked = Check(row["a"], row["judge"], row["a"] - row["a_gain"], row["judge"] - row["judge_gain"])
+        checked = Check(
+            row["target"], row["judge"], row["target"] - row["target_gain"], row["judge"] - row["judge_gain"]
+        )
         row |= {"gap": checked.gap, "warning": checked.warning, "label": method.label}
         row["options"] = {k: v for k, v in vars(method.options).items() if v is not None}
         found[method.name] = {key: row[key] for key in REPORTED if key in row}

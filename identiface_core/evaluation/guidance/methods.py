@@ -86,6 +86,10 @@ def _full(model: EmbeddedModel, target: Tensor, options: Options) -> Guide | Non
     return full.FullGuide(eye_a(model), Towards(target), options)
 
 
+def _full_travel(model: EmbeddedModel, target: Tensor, options: Options) -> Guide | None:
+    return freedom.FreedomGuide(eye_a(model), Towards(target), options)
+
+
 def _freedom(model: EmbeddedModel, target: Tensor, options: Options) -> Guide | None:
     return freedom.freedom_guide(eye_a(model), Towards(target), options)
 
@@ -110,6 +114,7 @@ def _search(model: EmbeddedModel, target: Tensor, options: Options) -> Guide | N
 NONE = Options(scale=0)
 NOWHERE = Options(start=0.0, end=0.0)
 """A window without a step."""
+THROUGH = Options(scale=0.04, end=0.9)
 PLAIN = Options(scale=0.1, every_n=4, schedule="sigma")
 _ALL = (
     Method(UNGUIDED, NONE, _unguided, "no guidance, dpmpp_2m"),
@@ -131,6 +136,12 @@ _ALL = (
     ),
     Method(
         FULL, full.OPTIONS, _full, "ID3: decoder and matcher A, through the denoiser, dpmpp_2m (`full.py`)"
+    ),
+    Method(
+        "full_travel",
+        THROUGH,
+        _full_travel,
+        "the same gradient, with the default's steps with fresh noise; not ID3's sampler",
     ),
     Method("freedom", freedom.OPTIONS, _freedom, "FreeDoM, with time travel (`freedom.py`)"),
     Method("mpgd", mpgd.OPTIONS, _mpgd, "MPGD (`mpgd.py`)"),

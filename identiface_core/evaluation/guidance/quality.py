@@ -15,7 +15,7 @@ from identiface_core.rounds.case_input import Settings
 
 from ..images import frechet
 from ..pool import spread
-from .methods import Method, base_of
+from .methods import FULL, UNGUIDED, Method, base_of
 from .people import Person, people
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Face:
     """Matcher A's cosine to another picture of the person."""
     judge: float
     """Matcher B's: what counts."""
+    asked: float
+    """Matcher B's to the people whom the estimate means: what a case knows."""
     features: tuple[float, ...]
     """By matcher B."""
     cells: tuple[float, ...]
@@ -73,6 +75,7 @@ def look_at(model: EmbeddedModel, person: Person, method: Method, made: Sample) 
         float(a @ person.estimate),
         float(a @ person.judged_a),
         float(b @ person.judged_b),
+        float(b @ person.asked_b),
         tuple(b.tolist()),
         tuple(crowd(model, image)[0].tolist()),
     )
@@ -151,16 +154,20 @@ def gathered(answers: Sequence[Answer]) -> tuple[dict[str, list[Face]], Truths]:
     return faces, Truths(*rows)
 
 
-def figures(faces: Mapping[str, Sequence[Face]], truths: Truths) -> dict[str, dict[str, float]]:
+def figures(faces: Mapping[str, Sequence[Face]], truths: Truths) -> dict[str, dict[str, float | None]]:
     """By method: mean cosines, what the judge gains over no guidance, and how far the crowd is from the true one."""
     found = {}
     for name, mine in faces.items():
         base = {face.person: face for face in faces[base_of(name)]}
         pairs = [(face, base[face.person]) for face in mine]
         gains = torch.tensor([face.judge - other.judge for face, other in pairs], dtype=torch.float64)
+        asked = torch.tensor([face.asked - other.asked for face, other in pairs], dtype=torch.float64)
         spread_of = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        full = {face.person: face.judge for face in faces.get(FULL, ())} if base_of(name) == UNGUIDED else {}
+        yardstick = mean(full[face.person] - other.judge for face, other in pairs) if full else 0
         found[name] = {
             "people": len(mine),
+            "judge_gain_share": float(gains.mean()) / yardstick if yardstick else None,
             "judge": mean(face.judge for face in mine),
             "judge_gain": float(gains.mean()),
             "judge_gain_error": spread_of,
@@ -169,6 +176,8 @@ def figures(faces: Mapping[str, Sequence[Face]], truths: Truths) -> dict[str, di
             "a_gain": mean(face.a - other.a for face, other in pairs),
             "target": mean(face.target for face in mine),
             "target_gain": mean(face.target - other.target for face, other in pairs),
+            "asked_gain": float(asked.mean()),
+            "asked_agrees": correlation(asked, gains),
             **crowd_figures(pairs, truths),
         }
     return found
@@ -186,6 +195,12 @@ def crowd_figures(pairs: Sequence[tuple[Face, Face]], truths: Truths) -> dict[st
         if guided is not None and unguided:
             result |= {f"fid_{short}": guided, f"fid_{short}_ratio": guided / unguided}
     return result
+
+
+def correlation(a: Tensor, b: Tensor) -> float | None:
+    """Pearson's, of two rows of numbers; None where one of them does not vary."""
+    both = torch.stack((a, b))
+    return float(torch.corrcoef(both)[0, 1]) if len(a) > 2 and float(both.std(1).min()) > 0 else None
 
 
 def mean(values: Iterator[float]) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -106,21 +106,21 @@ GUIDES: dict[str, Callable[[Eye, Target], Guide]] = {
 }
 """By mode, in the order of reports. The default is what Identity Guidance makes of "decoded"."""
 ONCE = ("full", "freedom")
-"""Modes so slow that one sampling says enough."""
+"""Modes so slow that they are timed in the first round only."""
 
 
 def shape_cost(
     name: str,
     *,
     steps: int = 4,
-    rounds: int = 2,
+    rounds: int = 3,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """By mode: wall time and memory of guidance on a model's shape, as ratios to no guidance, both with two passes a step, as
     guidance on words needs. Decoder: TAESD's shape; matcher: IR-50's; the default looks at every fourth step, the others as
     they were published. On the accelerator when there is one.
 
-    progress: called with (stage, modes done, modes, the label).
+    progress: called with (stage, rounds done, rounds, the label).
     """
     if name not in SHAPES:
         raise InputError(f"unknown shape '{name}'; known are: {EMBEDDED}, {', '.join(SHAPES)}")
@@ -142,10 +142,10 @@ def shape_cost(
         return F.normalize(matcher(crops * 2 - 1), dim=1)
 
     eye = DecodedEye(lambda z: tiny.decoder(z).clamp(0, 1), embed)
-    denoise, sigmas = _denoiser(call, text), uniform_sigmas(steps).to(device)
+    denoise = _denoiser(call, text)
 
-    def way(make: Callable[[Eye, Target], Guide] | None) -> Callable[[], Tensor]:
-        guide = None if make is None else make(eye, Towards(target))
+    def way(make: Callable[[Eye, Target], Guide] | None, steps: int) -> Callable[[], Tensor]:
+        guide, sigmas = None if make is None else make(eye, Towards(target)), uniform_sigmas(steps).to(device)
 
         @torch.no_grad()
         def draw() -> Tensor:
@@ -159,31 +159,30 @@ def shape_cost(
 
         return draw
 
-    ways = {UNGUIDED: way(None), **{mode: way(make) for mode, make in GUIDES.items()}}
-    peaks: dict[str, int] = {}
-    took: dict[str, list[float]] = {}
-    for done, (mode, do) in enumerate(ways.items()):
-        # Counting bytes adds nothing to speak of to seconds of work, and warms up.
-        began = time.perf_counter()
-        peaks[mode] = peak_bytes(do)
-        took[mode] = [time.perf_counter() - began]
+    makes = {UNGUIDED: None, **GUIDES}
+    # One step holds as much as any, and warms up.
+    peaks = {mode: peak_bytes(way(make, 1)) for mode, make in makes.items()}
+    took: dict[str, list[float]] = {mode: [] for mode in makes}
+    for done in range(rounds):
         if progress is not None:
-            progress(name, done + 1, len(ways), shape.label)
-    took |= seconds({mode: do for mode, do in ways.items() if mode not in ONCE}, rounds, warm=False)
+            progress(name, done, rounds, shape.label)
+        timed = {mode: way(make, steps) for mode, make in makes.items() if mode not in ONCE or done == 0}
+        for mode, values in seconds(timed, 1, warm=False).items():
+            took[mode] += values
     held, eyes = weight(net), weight(tiny.decoder) + weight(matcher)
     gc.collect()
-    base = min(took[UNGUIDED])
     return {
         mode: {
             "label": shape.label,
             "steps": steps,
             "device": device,
-            "wall_ratio": took[mode][0] / base if mode in ONCE else ratio(took[mode], took[UNGUIDED]),
+            "threads": torch.get_num_threads(),
+            "rounds": len(took[mode]),
+            "wall_ratio": ratio(took[mode], took[UNGUIDED]),
             "memory_ratio": (peaks[mode] + held + eyes) / (peaks[UNGUIDED] + held),
             "judge_gain": None,
             "judge_gain_share": None,
-            "seconds": min(took[mode]),
-            "seconds_unguided": base,
+            "seconds_unguided": median(took[UNGUIDED]),
         }
         for mode in GUIDES
     }

@@ -19,7 +19,7 @@ def _scales(*scales: float, **more: Any) -> tuple[dict[str, Any], ...]:
 
 
 GRID: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "default": _scales(0.01, 0.02, 0.03, 0.04, 0.05),
+    "default": _scales(0.01, 0.02, 0.03, 0.04, 0.05, 0.06),
     "latent_2m": (
         *_scales(0.05, 0.1, 0.13),
         *_scales(0.03, schedule="early"),
@@ -27,8 +27,10 @@ GRID: Mapping[str, tuple[dict[str, Any], ...]] = {
     ),
     "decoded": _scales(0.02, 0.04, 0.06),
     "full": (*_scales(0.05, 0.1, 0.15), *_scales(0.03, schedule="constant")),
-    "freedom": _scales(1.0, 5.0, 20.0),
-    "mpgd": _scales(0.01, 0.02, 0.04),
+    "full_travel": _scales(0.02, 0.04, 0.06),
+    "freedom": _scales(1.0, 5.0, 20.0, 40.0),
+    "mpgd": _scales(0.01, 0.02, 0.04, 0.06),
+    "mpgd_projected": _scales(0.02, 0.04, 0.06),
     "search": _scales(0.01, 0.02, 0.04),
 }
 """Settings that are tried, by method; what is not named is as the library ships it."""
