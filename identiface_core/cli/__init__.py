@@ -100,15 +100,17 @@ def _run(options: argparse.Namespace) -> int:
             trainings=options.trainings,
         )
     if options.command == "bench" and options.bench == "photos":
-        from identiface_core.cli import photos
+        from identiface_core.cli import photo_list
 
-        return photos.photos(
+        return photo_list.photos(
             options.folder,
+            options.list,
             matchers=options.matcher,
             detector=options.detector,
             sizes=options.lq,
             largest=options.largest,
             json=options.json,
+            page=options.page,
         )
     if options.command == "bench":
         from identiface_core.cli import bench
@@ -385,12 +387,17 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
         "--matcher",
         type=Path,
         nargs="+",
-        required=True,
+        default=(),
         metavar="FILE",
         help="one or more: ONNX, safetensors, an InsightFace pack",
     )
+    photos.add_argument("--detector", type=Path, metavar="FILE", help="SCRFD or YuNet, as ONNX")
     photos.add_argument(
-        "--detector", type=Path, required=True, metavar="FILE", help="SCRFD or YuNet, as ONNX"
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="take the photos, and without --matcher and --detector the networks too, that this list tells of by sha256, "
+        "from wherever in FOLDER they lie",
     )
     photos.add_argument(
         "--lq",
@@ -402,6 +409,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     )
     photos.add_argument("--largest", action="store_true", help="of several faces take the largest")
     photos.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    photos.add_argument("--page", type=Path, metavar="FILE", help="with --list: write the report there")
 
 
 def _case_options(parser: argparse.ArgumentParser) -> None:
