@@ -94,7 +94,8 @@ def gather(known: PhotoList, files: Mapping[str, Path], folder: str | Path) -> l
             else:
                 missing.setdefault(person.repository, []).append(sha256)
     lines = [
-        f"{len(photos)} photos of {name} are not here: clone it at {known.commits.get(name)} ({', '.join(photos)})"
+        f"{len(photos)} photos of {name} are not here: clone it at {known.commits.get(name)} "
+        f"({', '.join(photo[:12] for photo in photos)})"
         for name, photos in missing.items()
     ]
     if sum(map(len, missing.values())) == sum(len(person.photos) for person in known.people):

@@ -70,7 +70,7 @@ def test_photos_are_found_by_content_and_those_missing_are_named(
     files, folder = files_below(root), tmp_path / "photos"
     folder.mkdir()
     (line,) = gather(known, files, folder)
-    assert line == f"1 photos of some/photos are not here: clone it at beef ({lost})"
+    assert line == f"1 photos of some/photos are not here: clone it at beef ({lost[:12]})"
     copies = [path for path in folder.rglob("*") if path.is_file()]
     assert sorted(path.parent.name for path in copies) == ["001", "002", "002"]
     assert all(path.name == f"{sha256_of(path)[:16]}.png" for path in copies)
