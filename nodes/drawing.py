@@ -30,7 +30,9 @@ from identiface_core.faces.alignment import (
     warp,
     warp_antialiased,
 )
+from identiface_core.rounds.cautions import GUIDANCE
 
+from .guiding import guidance_on
 from .images import to_core
 
 PORTRAIT = 256
@@ -202,6 +204,12 @@ def whole(picture: Tensor) -> Tensor:
     scale = PORTRAIT / max(height, width)
     right, down = ((PORTRAIT - scale * side) / 2 for side in (width, height))
     return torch.tensor([[scale, 0.0, right], [0.0, scale, down]])
+
+
+def traits_of(model: Any) -> dict[str, str]:
+    """What a case file says of the MODEL that draws: which it is, and by what it is led."""
+    told = guidance_on(model)
+    return {"model": fingerprint_of(model), **({GUIDANCE: told} if told else {})}
 
 
 def fingerprint_of(model: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -54,7 +55,7 @@ class IdentityGuidance(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "stop_at", default=NEVER, min=0.0, max=1.0, step=0.01,
-                    tooltip="Cosine at which a face is left alone, such as a matcher's threshold. 1: never.",
+                    tooltip="Cosine that a face is to reach and not to pass, such as a matcher's threshold. 1: never.",
                 ),
                 sockets.Toolkit.Input("toolkit", optional=True, tooltip="Of Load Embedded Model, for latent."),
                 io.Vae.Input(
@@ -82,8 +83,22 @@ class IdentityGuidance(io.ComfyNode):
                     "crop_side", default=0, min=0, max=16384, optional=True,
                     tooltip="Side of that square, framed as Align Face frames a portrait. 0: the whole picture is the portrait.",
                 ),
+                io.Float.Input(
+                    "low", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
+                    tooltip="With high: keep the cosine to the target in a band, such as 0.3 to 0.5 for a look-alike.",
+                ),
+                io.Float.Input(
+                    "high", default=1.0, min=-1.0, max=1.0, step=0.01, optional=True, tooltip="Upper end of that band.",
+                ),
             ],
-            outputs=[sockets.out(io.Model, "model", tooltip="For KSampler and any other sampler.")],
+            outputs=[
+                sockets.out(io.Model, "model", tooltip="For KSampler and any other sampler."),
+                sockets.out(
+                    io.Sampler, "sampler",
+                    tooltip="Instead, for SamplerCustom with the MODEL from before this node: steps with fresh noise, in which "
+                    "guidance does best. There 0.04 is a good scale.",
+                ),
+            ],
         )  # fmt: skip
 
     @classmethod
@@ -105,11 +120,15 @@ class IdentityGuidance(io.ComfyNode):
         crop_x: int = 0,
         crop_y: int = 0,
         crop_side: int = 0,
+        low: float = -1.0,
+        high: float = 1.0,
     ) -> io.NodeOutput:
         from identiface_core.diffusion.guidance.base import Guide, Options
         from identiface_core.diffusion.guidance.search import SearchGuide
+        from identiface_core.diffusion.guidance.travel import TravelGuide
+        from identiface_core.errors import InputError
 
-        from .guiding import guided
+        from .guiding import guided, sampler_for
 
         sockets.one_of(method, METHODS, "Identity Guidance: method")
         options = Options(
@@ -124,11 +143,22 @@ class IdentityGuidance(io.ComfyNode):
         if method == "latent":
             eye, name = _latent_eye(model, toolkit)
         else:
+            if keep_words is not None:
+                raise InputError(
+                    f"Identity Guidance: {method} reads no words, so it cannot keep any: use latent, or unlink keep_words"
+                )
             eye, name = _decoded_eye(vae, matcher, method, (crop_x, crop_y, crop_side))
-        goal = _goal(target, away_from, name)
+        goal, said = _goal(target, away_from, name, (low, high)), _said(keep_words, toolkit)
+        steps = replace(options, schedule="constant")
         if method == "search":
-            return io.NodeOutput(guided(model, SearchGuide(eye, goal, options)))
-        return io.NodeOutput(guided(model, Guide(eye, goal, options, _said(keep_words, toolkit))))
+            guide = SearchGuide(eye, goal, options)
+            return io.NodeOutput(
+                guided(model, guide, name), sampler_for(model, replace(guide, options=steps))
+            )
+        return io.NodeOutput(
+            guided(model, Guide(eye, goal, options, said), name),
+            sampler_for(model, TravelGuide(eye, goal, steps, said)),
+        )
 
 
 class GuidanceCheck(io.ComfyNode):
@@ -231,8 +261,8 @@ def _decoded_eye(vae: Any, matcher: Any, method: str, crop: tuple[int, int, int]
     return DecodedEye(decoder_of(vae), seeing.embed, crop=frame), matcher.name
 
 
-def _goal(target: Any, away_from: Any, name: str) -> Any:
-    from identiface_core.diffusion.guidance.targets import AwayFrom, Both, Towards
+def _goal(target: Any, away_from: Any, name: str, band: tuple[float, float]) -> Any:
+    from identiface_core.diffusion.guidance.targets import AwayFrom, Band, Both, Towards
     from identiface_core.errors import InputError
 
     from .guiding import ordinary
@@ -243,7 +273,8 @@ def _goal(target: Any, away_from: Any, name: str) -> Any:
                 f"Identity Guidance: {what} was made with matcher '{query.embedding.matcher}', but '{name}' guides: vectors of "
                 "different matchers cannot be compared"
             )
-    towards = Towards(ordinary(target.embedding.vector))
+    vector = ordinary(target.embedding.vector)
+    towards = Towards(vector) if band == (-1.0, 1.0) else Band(vector, *band)
     if away_from is None:
         return towards
     return Both((towards, AwayFrom(ordinary(away_from.embedding.vector))), (1.0, 1.0))

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import comfy.model_management as mm
+import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor, nn
 
 from identiface_core.diffusion.guidance.base import Guide, Run, step_at
+from identiface_core.diffusion.guidance.eyes import Seen
 from identiface_core.diffusion.sampling import sampler_named
 from identiface_core.errors import InputError
 
@@ -35,8 +37,13 @@ class Sampling:
     seed: int
 
 
-def guided(model: Any, guide: Guide) -> Any:
-    """A copy of MODEL whose predictions are moved by `guide`; at scale 0 a plain copy.
+def guidance_on(model: Any) -> str:
+    """What Identity Guidance does to a MODEL, in words; "" for one that is not guided."""
+    return "; ".join(model.get_attachment(KEY) or ())
+
+
+def guided(model: Any, guide: Guide, matcher: str) -> Any:
+    """A copy of MODEL whose predictions are moved by `guide`, which looks with `matcher`; at scale 0 a plain copy.
 
     A fresh run is made for every sampling and put into the options of that sampling, which the host copies for each: two
     guided models, or two samplings of one, share nothing. Raises `InputError`, while sampling, from samplers that go around
@@ -45,7 +52,9 @@ def guided(model: Any, guide: Guide) -> Any:
     patched = model.clone()
     if guide.options.scale == 0:
         return patched
-    place = object()
+    place, options = object(), guide.options
+    told = f"by {matcher}, scale {options.scale:g}, {options.start:g} to {options.end:g}, every {options.every_n} steps"
+    patched.set_attachments(KEY, (*(model.get_attachment(KEY) or ()), told))
 
     def begin(
         executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any, **more: Any
@@ -85,13 +94,35 @@ def guided(model: Any, guide: Guide) -> Any:
 
 
 def guided_sampler(guide: Guide, sampler: str, seeds: Sequence[int]) -> comfy.samplers.KSAMPLER:
-    """A SAMPLER that goes the guide's own steps, as the core does; `sampler`: a name of the core's, for guides without any.
-
-    seeds: one per sample. For a MODEL whose latents the host does not scale, as the embedded one.
+    """A SAMPLER that goes the guide's own steps, as the core does, for a MODEL whose latents the host does not scale, as the
+    embedded one; `sampler`: a name of the core's, for guides without steps of their own. seeds: one per sample.
     """
     goal = guide.target
     held = {name: ordinary(value) for name, value in vars(goal).items() if isinstance(value, Tensor)}
-    guide = replace(guide, eye=differentiable(guide.eye), target=replace(goal, **held))  # type: ignore[type-var]
+    return walking(
+        replace(guide, eye=differentiable(guide.eye), target=replace(goal, **held)), sampler, seeds
+    )  # type: ignore[type-var]
+
+
+def sampler_for(model: Any, guide: Guide) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER that goes the steps of `guide` (`travel`) with MODEL, which itself must not be guided."""
+    inner, flow = (
+        model.model,
+        isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST),
+    )
+    look = guide.eye
+
+    def eye(latents: Tensor) -> Seen:
+        return look(inner.process_latent_out(latents))
+
+    return walking(replace(guide, eye=eye), "dpmpp_2m", None, flow)
+
+
+def walking(
+    guide: Guide, sampler: str, seeds: Sequence[int] | None, flow: bool = False
+) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER that lets `guide` sample; seeds: one per sample, None: the host's and those after it. Only what the host's
+    noise mask leaves free is moved."""
 
     def walk(
         model: Any,
@@ -101,8 +132,22 @@ def guided_sampler(guide: Guide, sampler: str, seeds: Sequence[int]) -> comfy.sa
         callback: Any = None,
         disable: Any = None,
     ) -> Tensor:
+        given = extra_args or {}
+        options = given.get("model_options", {})
+        if any(isinstance(one, Sampling) for one in options.values()):
+            raise InputError(
+                "Identity Guidance: its sampler guides by itself: link the MODEL from before Identity Guidance"
+            )
+        if flow:
+            raise InputError(
+                "Identity Guidance: its sampler goes steps of noise that is added, but this MODEL's is mixed in (flow matching): "
+                "use its model output with a stock sampler"
+            )
+        mask = given.get("denoise_mask")
+        own = seeds or range(given.get("seed") or 0, (given.get("seed") or 0) + len(x))
+
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            made: Tensor = model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
+            made: Tensor = model(x, sigma * x.new_ones(len(x)), **given)
             return made.clone()
 
         def tell(step: int, total: int, denoised: Tensor) -> None:
@@ -110,7 +155,10 @@ def guided_sampler(guide: Guide, sampler: str, seeds: Sequence[int]) -> comfy.sa
                 callback({"i": step - 1, "denoised": denoised, "x": denoised})
 
         with torch.inference_mode(False), torch.no_grad():
-            return guide.sample(sampler_named(sampler), denoise, x.clone(), sigmas.clone(), tell, seeds=seeds)
+            cells = None if mask is None else mask[:, :1].clone().float()
+            return guide.sample(
+                sampler_named(sampler), denoise, x.clone(), sigmas.clone(), tell, seeds=list(own), cells=cells
+            )
 
     return comfy.samplers.KSAMPLER(walk)
 

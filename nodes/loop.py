@@ -99,9 +99,26 @@ class StartCase(io.ComfyNode):
 
         left_out = tuple(line.strip() for line in exclude.splitlines() if line.strip())
         if model is not None:
-            toolkit = replace(toolkit, generator=toolkit.generator.with_model(model))
+            toolkit = _drawing_with(toolkit, model, settings.get("identity_guidance", 0.0))
         case = HostCase.start(toolkit, evidence, gallery, Settings(exclude=left_out, **settings))
         return io.NodeOutput(case, case.candidates)
+
+
+def _drawing_with(toolkit: Any, model: Any, scale: float) -> Any:
+    """The toolkit with another MODEL; the case file will say which, and whether it is guided."""
+    from identiface_core.errors import InputError
+    from identiface_core.rounds.cautions import GUIDANCE
+
+    from .drawing import traits_of
+
+    traits = traits_of(model)
+    if GUIDANCE in traits and scale > 0:
+        raise InputError(
+            f"Start Case: identity_guidance is {scale:g}, but Identity Guidance leads the MODEL already: use one of them"
+        )
+    return replace(
+        toolkit, generator=toolkit.generator.with_model(model), hashes={**toolkit.hashes, **traits}
+    )
 
 
 class StopRule(io.ComfyNode):

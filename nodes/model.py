@@ -189,7 +189,7 @@ class ModelToolkit(io.ComfyNode):
 
         from identiface_core.rounds.toolkit import toolkit_around
 
-        from .drawing import DrawingSettings, HostDrawing, fingerprint_of
+        from .drawing import DrawingSettings, HostDrawing, traits_of
 
         sockets.one_of(sampler_name, comfy.samplers.KSampler.SAMPLERS, "Toolkit From Model: sampler_name")
         sockets.one_of(scheduler, comfy.samplers.KSampler.SCHEDULERS, "Toolkit From Model: scheduler")
@@ -205,7 +205,7 @@ class ModelToolkit(io.ComfyNode):
             DrawingSettings(steps, cfg, sampler_name, scheduler, prompt),
             control,
         )
-        return io.NodeOutput(toolkit_around(drawing, toolkit, {"model": fingerprint_of(model)}, **others))
+        return io.NodeOutput(toolkit_around(drawing, toolkit, traits_of(model), **others))
 
 
 def host_model() -> tuple[Any, ...]:

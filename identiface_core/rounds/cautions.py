@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .case import RoundRecord
 
+GUIDANCE = "identity guidance"
+"""Entry of a case's models that says by what the generator itself is led, if it is."""
 WIDE_GAP = 0.25
 """Difference of the two matchers' cosines from which the case warns."""
 
@@ -21,6 +23,16 @@ def faceless(found: Mapping[int, Tensor | None]) -> tuple[str, ...]:
         "the evidence"
         for index, (count, none) in missed.items()
         if none
+    )
+
+
+def led_throughout(models: Mapping[str, str]) -> tuple[str, ...]:
+    """That the generator itself is led, by what `models` of the case say."""
+    if GUIDANCE not in models:
+        return ()
+    return (
+        f"the faces of all rounds were drawn under Identity Guidance ({models[GUIDANCE]}): cosines of the matcher that led them "
+        "are higher by construction, error rates of generated faces need not hold, and no face was drawn without it to compare",
     )
 
 

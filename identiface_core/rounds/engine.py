@@ -30,7 +30,7 @@ from identiface_core.matchers.base import Embedding
 
 from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, STATE, Case, Judge, RoundRecord, kept, rounded
 from .case_input import Settings
-from .cautions import faceless, misled, unshared
+from .cautions import faceless, led_throughout, misled, unshared
 from .consensus import agreement, consensus_of_rounds, fuse
 from .controller import Controller, RoundState, Rules
 from .led import checked, judge_target, lead
@@ -276,6 +276,7 @@ class CaseEngine:
             warnings=(
                 *self.prepared.warnings,
                 *faceless({index: one.found for index, one in self.drawn.items()}),
+                *led_throughout(self.model.hashes),
                 *misled(self.records),
                 *unshared(self.records, self.settings.candidates),
             ),
