@@ -16,6 +16,7 @@ from identiface_core.errors import InputError
 from identiface_core.faces.alignment import (
     PORTRAIT_SIDE,
     canonical_points,
+    check_points,
     similarity_from_points,
     warp_antialiased,
 )
@@ -103,7 +104,9 @@ def prepare_lq(
     if face == "whole" or (face is None and max(image.shape[-2:]) <= CROPPED_SIDE):
         portrait, native = _whole(image)
     else:
-        portrait, native = _aligned(image, _points(image, face, finder, name))
+        points = _points(image, face, finder, name)
+        check_points(points, name)
+        portrait, native = _aligned(image, points)
     score = recognisability(portrait, native)
     return LowQuality(portrait, native, score, _warning(score, native, name))
 

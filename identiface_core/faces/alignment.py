@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from identiface_core.errors import InputError
+
 PORTRAIT_SIDE = 128
 
 CANONICAL_POINTS = torch.tensor([[51.4, 57.5], [76.6, 57.5], [64.0, 72.5], [54.3, 84.6], [73.7, 84.6]])
@@ -21,11 +23,32 @@ FACE_BOX = (35.0, 38.0, 93.0, 102.0)
 px.
 """
 
+LEAST_SPREAD = 0.5
+"""Pixels from its middle that the farthest point of a face must lie: no framing comes of less."""
+
 
 def canonical_points(size: int, *, like: Tensor | None = None) -> Tensor:
     """`CANONICAL_POINTS` for a portrait of `size` px, `(5, 2)`, in the type and on the device of `like`."""
     points = CANONICAL_POINTS * (size / PORTRAIT_SIDE)
     return points if like is None else points.to(like)
+
+
+def float_or_finer(tensor: Tensor) -> Tensor:
+    """In float32 or finer: places of large pictures and inverse matrices do not fit into half precision."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_points(points: Tensor, name: str = "the face") -> None:
+    """Raise InputError unless each set of points `(..., N, 2)` is finite and lies apart.
+
+    name: whose points they are, the beginning of the sentence.
+    """
+    at = points.detach().float()
+    spread = (at - at.mean(-2, keepdim=True)).norm(dim=-1).amax(-1)
+    if not bool((at.isfinite().all(-1).all(-1) & (spread >= LEAST_SPREAD)).all()):
+        raise InputError(
+            f"{name}: five points that lie apart are wanted; some of these coincide or are not finite numbers"
+        )
 
 
 def similarity_from_points(points: Tensor, target: Tensor) -> Tensor:
@@ -41,12 +64,14 @@ def similarity_from_points(points: Tensor, target: Tensor) -> Tensor:
         - returns `(B, 2, 3)`: `target = M[:, :, :2] @ point + M[:, :, 2]`, from source pixels to target
           pixels
         - no reflection: mirrored points give the best rotation, not a flip
-        - points that all coincide give scale 0 (finite, no error)
+        - points that all coincide give scale 0 (finite, no error; `check_points` refuses them)
+        - float32 or finer, whatever the points are in
 
     >>> similarity_from_points(CANONICAL_POINTS * 2, CANONICAL_POINTS).shape
     torch.Size([1, 2, 3])
     """
     points = points if points.dim() == 3 else points[None]
+    points = float_or_finer(points)
     target = (target if target.dim() == 3 else target[None]).to(points).expand_as(points)
     p_mean, q_mean = points.mean(1), target.mean(1)
     p, q = points - p_mean[:, None], target - q_mean[:, None]
@@ -59,7 +84,8 @@ def similarity_from_points(points: Tensor, target: Tensor) -> Tensor:
 
 
 def invert_similarity(matrix: Tensor) -> Tensor:
-    """Inverse of a `(B, 2, 3)` affine matrix: from target pixels back to source pixels, `(B, 2, 3)`."""
+    """Inverse of a `(B, 2, 3)` affine matrix: from target pixels back to source pixels, `(B, 2, 3)`, float32 or finer."""
+    matrix = float_or_finer(matrix)
     linear = torch.linalg.inv(matrix[:, :, :2])
     return torch.cat([linear, -linear @ matrix[:, :, 2:]], -1)
 
@@ -93,13 +119,14 @@ def warp(
     """
     height, width = (size, size) if isinstance(size, int) else size
     inverse = invert_similarity(matrix)
-    ys = torch.arange(height, dtype=image.dtype, device=image.device) + 0.5
-    xs = torch.arange(width, dtype=image.dtype, device=image.device) + 0.5
-    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(1, -1, 2).expand(len(image), -1, -1)
-    source = apply_matrix(inverse.to(image), grid)
-    scale = torch.tensor([image.shape[-1], image.shape[-2]], dtype=image.dtype, device=image.device)
-    grid = (2 * source / scale - 1).reshape(len(image), height, width, 2)
-    return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=False)
+    fine = float_or_finer(image)
+    ys = torch.arange(height, dtype=fine.dtype, device=fine.device) + 0.5
+    xs = torch.arange(width, dtype=fine.dtype, device=fine.device) + 0.5
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(1, -1, 2).expand(len(fine), -1, -1)
+    source = apply_matrix(inverse.to(fine), grid)
+    scale = torch.tensor([fine.shape[-1], fine.shape[-2]], dtype=fine.dtype, device=fine.device)
+    grid = (2 * source / scale - 1).reshape(len(fine), height, width, 2)
+    return F.grid_sample(fine, grid, mode=mode, padding_mode=padding, align_corners=False).to(image.dtype)
 
 
 def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:
@@ -107,8 +134,10 @@ def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:
 
     A face that is shrunk is low-pass filtered first (bicubic antialiased resize), so it does not alias.
     Differentiable in the image and in the points. Convention as in `similarity_from_points` and `warp`.
+    Raises InputError for points that coincide or are not finite.
     """
-    return warp_antialiased(image, similarity_from_points(points, canonical_points(size, like=points)), size)
+    check_points(points)
+    return warp_antialiased(image, similarity_from_points(points, canonical_points(size)), size)
 
 
 def warp_antialiased(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from identiface_core.faces.alignment import (
     PORTRAIT_SIDE,
     align,
     canonical_points,
+    check_points,
     similarity_from_points,
     warp_antialiased,
 )
@@ -39,6 +41,8 @@ HOW = ("the only one", "largest", "by number", "by box", "nearest")
 """How a face can be chosen of several. "nearest": the one most like somebody."""
 ON_NO_FACE = ("error", "skip", "pass through")
 """What a picture without the wanted face gives: NoFaceError, no portrait, or the whole picture as a portrait."""
+BOX_OR_WHOLE = ", a box around it (x0,y0,x1,y1), or 'whole' if the picture already is the cropped face"
+"""What else can be given where no face is found, on the command line and in a case."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,14 @@ class Selection:
     """Without a chosen face: the whole picture stands for the portrait. Else such a picture is left out."""
 
     def matrix(self, size: int) -> Tensor | None:
-        """Similarity `(1, 2, 3)` from pixels of the picture to those of its portrait of `size` px; None if left out."""
+        """Similarity `(1, 2, 3)` from pixels of the picture to those of its portrait of `size` px; None if left out.
+
+        Raises InputError for a chosen face whose points coincide or are not finite.
+        """
         if self.chosen is not None:
-            return similarity_from_points(self.faces[self.chosen].points, canonical_points(size))
+            points = self.faces[self.chosen].points
+            check_points(points, f"picture {self.picture}, face {self.chosen}")
+            return similarity_from_points(points, canonical_points(size))
         if not self.whole:
             return None
         height, width = self.size
@@ -90,7 +99,8 @@ def select_face(
 ) -> Selection:
     """Finds the faces of a picture `(3, H, W)` and chooses one.
 
-    how: one of `HOW`, with `number`, `box` or `likeness` where it needs them. threshold: None for the finder's own.
+    how: one of `HOW`, with `number`, `box` or `likeness` where it needs them; an empty box: nobody marked a face in this
+    picture. threshold: None for the finder's own.
     on_no_face: one of `ON_NO_FACE`, for a picture without any face or without the one asked for.
     Raises SeveralFacesError where one was wanted and there are more, whatever `on_no_face` says; NoFaceError;
     InputError for an unknown or incomplete choice.
@@ -124,12 +134,19 @@ def likeness_to(embed: Callable[[Tensor, Tensor], Tensor], reference: Tensor) ->
     return compare
 
 
-def choose_face(faces: Sequence[Face], choice: FaceChoice = None, *, name: str = "the picture") -> Face:
+def choose_face(
+    faces: Sequence[Face],
+    choice: FaceChoice = None,
+    *,
+    name: str = "the picture",
+    otherwise: str = BOX_OR_WHOLE,
+) -> Face:
     """The face that `choice` names: an index from 0, a box (the face that overlaps it most), or None for the
     only one.
 
     Raises NoFaceError for no face (or none inside the box), SeveralFacesError for several faces and no
-    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts.
+    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts, `otherwise` what else can
+    be done where no face is found.
     """
     if isinstance(choice, Sequence) and not isinstance(choice, str):
         box = check_box(choice, name)
@@ -141,8 +158,7 @@ def choose_face(faces: Sequence[Face], choice: FaceChoice = None, *, name: str =
         return best
     if not faces:
         raise NoFaceError(
-            f"{name}: no face was found. Give a sharper or larger picture of the face, a box around it "
-            "(x0,y0,x1,y1), or 'whole' if the picture already is the cropped face."
+            f"{name}: no face was found. Give a sharper or larger picture of the face{otherwise}."
         )
     if choice is None:
         if len(faces) > 1:
@@ -178,9 +194,12 @@ def portrait_of(
 
 def portrait_in_box(image: Tensor, box: Sequence[float], size: int = PORTRAIT_SIDE) -> Tensor:
     """Portrait `(3, size, size)` of an upright face that fills `box` in a picture `(3, H, W)`; nothing is
-    searched.
+    searched. Raises InputError for a box without an area.
     """
-    matrix = similarity_from_points(points_of(box), canonical_points(size))
+    box = check_box(box)
+    points = points_of(box)
+    check_points(points, f"the box {box_text(box)}")
+    matrix = similarity_from_points(points, canonical_points(size))
     return warp_antialiased(image[None], matrix, size)[0]
 
 
@@ -193,14 +212,15 @@ def _chosen(
     likeness: Likeness | None,
     name: str,
 ) -> tuple[int, str]:
+    choose = partial(choose_face, faces, name=name, otherwise="")
     if how == "largest":
-        choose_face(faces, 0, name=name)  # says where there is none
+        choose(0)  # says where there is none
         best = max(range(len(faces)), key=lambda i: area(faces[i].box))
         return best, f"the largest, {_size_text(faces[best].box)}"
     if how == "nearest":
         if likeness is None:
             raise InputError(f"{name}: to choose the nearest face, say to whom: a matcher and an embedding")
-        choose_face(faces, 0, name=name)
+        choose(0)
         points = torch.stack([face.points for face in faces])
         with torch.no_grad():
             cosines = likeness(image, points).tolist()
@@ -211,10 +231,12 @@ def _chosen(
         )
     if how == "by box" and box is None:
         raise InputError(f"{name}: to choose by box, give a box x0,y0,x1,y1 around the face")
+    if how == "by box" and box is not None and len(box) == 0:
+        raise NoFaceError(f"{name}: no box was given for this picture.")
     choices: dict[str, FaceChoice] = {"the only one": None, "by number": number, "by box": box}
     if how not in choices:
         raise InputError(f"{name}: a face is chosen by one of {', '.join(HOW)}; this is {how!r}")
-    face = choose_face(faces, choices[how], name=name)
+    face = choose(choices[how])
     reasons = {"by number": "as asked", "by box": f"overlaps the box by {_share(face.box, box):.0%}"}
     index = next(i for i, one in enumerate(faces) if one is face)
     return index, f"{reasons.get(how, 'the only one')}, {_size_text(face.box)}"

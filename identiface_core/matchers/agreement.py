@@ -68,11 +68,10 @@ def _portrait(picture: Tensor, points: Tensor | None) -> Tensor:
 def _hidden(matcher: Matcher, crops: list[Tensor]) -> Tensor:
     """(PATCHES, PATCHES) similarities with each patch of the crops behind their mean colour, in both."""
     points = getattr(matcher, "crop_points", None)
-    size = (crops[0].shape[-2], crops[0].shape[-1])
-    lids = F.interpolate(torch.eye(PATCHES**2).reshape(-1, 1, PATCHES, PATCHES), size, mode="nearest")
+    patches = torch.eye(PATCHES**2).reshape(-1, 1, PATCHES, PATCHES)
     rows = []
     for crop in crops:
-        cover = lids.to(crop)
+        cover = F.interpolate(patches, (crop.shape[-2], crop.shape[-1]), mode="nearest").to(crop)
         hidden = crop * (1 - cover) + crop.mean((2, 3), keepdim=True) * cover
         at = None if points is None else points.to(crop).expand(len(hidden), 5, 2)
         rows.append(matcher.embed(hidden, at))

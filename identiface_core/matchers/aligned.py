@@ -53,8 +53,7 @@ class AlignedMatcher:
 
     def crops(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
         """(B, 3, side, side) RGB in [0, 1]: what the network is shown; what the map of `features` lies over."""
-        check_pictures(pictures, points, self.name)
-        return cut(pictures, points, self.side)
+        return cut(check_pictures(pictures, points, self.name), points, self.side)
 
     @property
     def crop_points(self) -> Tensor:
@@ -69,8 +68,7 @@ class AlignedMatcher:
     def lengthy(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
         """(B, D) before normalisation."""
         if not len(pictures):
-            check_pictures(pictures, points, self.name)
-            return pictures.new_zeros(0, self.dimension)
+            return check_pictures(pictures, points, self.name).new_zeros(0, self.dimension)
         return self._vectors(self._input(pictures, points)).float().to(pictures.device)
 
     def prepared(self, crops: Tensor) -> Tensor:

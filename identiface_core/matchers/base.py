@@ -108,7 +108,7 @@ class EmbeddedMatcher:
         return digest_of(self.net)
 
     def embed(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] -> (B, D) unit vectors, see `Matcher.embed`."""
+        """(B, 3, H, W) RGB in [0, 1] -> (B, D) unit vectors on the pictures' device, see `Matcher.embed`."""
         return F.normalize(self._lengthy(pictures, points), dim=1)
 
     def embed_with_quality(self, pictures: Tensor, points: Tensor | None = None) -> Embedded:
@@ -125,21 +125,20 @@ class EmbeddedMatcher:
 
     def features(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
         """(B, C, 4, 4): the last map in which places of the portrait are apart."""
-        return self.net.spatial(self._portraits(pictures, points))
+        return self.net.spatial(self._input(pictures, points)).to(pictures.device)
 
     def crops(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
         """(B, 3, S, S): what the map of `features` lies over."""
-        check_pictures(pictures, points, self.name)
+        pictures = check_pictures(pictures, points, self.name)
         return pictures if points is None else align(pictures, points, PORTRAIT_SIDE)
 
-    def _portraits(self, pictures: Tensor, points: Tensor | None) -> Tensor:
-        return shrink(self.crops(pictures, points))
+    def _input(self, pictures: Tensor, points: Tensor | None) -> Tensor:
+        return shrink(self.crops(pictures, points)).to(self.net.head.weight)
 
     def _lengthy(self, pictures: Tensor, points: Tensor | None) -> Tensor:
-        portraits = self.crops(pictures, points)
-        if portraits.shape[0] == 0:
-            return portraits.new_zeros(0, self.dimension)
-        return self.net.lengthy(shrink(portraits))
+        if not len(pictures):
+            return check_pictures(pictures, points, self.name).new_zeros(0, self.dimension)
+        return self.net.lengthy(self._input(pictures, points)).to(pictures.device)
 
 
 def digest_of(net: nn.Module) -> str:

@@ -25,7 +25,7 @@ def quality_of(norms: Tensor, typical: float | None, residuals: Tensor | None) -
     """
     trust = torch.ones_like(norms) if typical is None else (norms / typical).clamp(0, 1)
     if residuals is not None:
-        trust = trust * torch.exp(-0.5 * (residuals / FRAMING_SCALE).square())
+        trust = trust * torch.exp(-0.5 * (residuals.to(trust) / FRAMING_SCALE).square())
     return trust.detach()
 
 

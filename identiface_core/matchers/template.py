@@ -9,6 +9,8 @@ from identiface_core.errors import InputError
 from identiface_core.faces.alignment import (
     apply_matrix,
     canonical_points,
+    check_points,
+    float_or_finer,
     similarity_from_points,
     warp_antialiased,
 )
@@ -53,8 +55,8 @@ def cut(pictures: Tensor, points: Tensor | None, side: int = SIDE) -> Tensor:
     torch.Size([2, 3, 112, 112])
     """
     if points is None:
-        points = canonical_points(pictures.shape[-1], like=pictures).expand(len(pictures), 5, 2)
-    matrix = similarity_from_points(points.to(pictures), template(side, like=pictures))
+        points = canonical_points(pictures.shape[-1]).expand(len(pictures), 5, 2)
+    matrix = similarity_from_points(points.to(pictures.device), template(side))
     return warp_antialiased(pictures, matrix, side, padding="zeros")
 
 
@@ -63,41 +65,61 @@ def residual(points: Tensor, target: Tensor = ARCFACE_POINTS) -> Tensor:
 
     0 is the template's own frontal face; a face that is turned away, or has a point in the wrong place, is far off.
     """
+    points = float_or_finer(points)
     target = target.to(points)
     aligned = apply_matrix(similarity_from_points(points, target), points)
     distance = (aligned - target).square().sum(-1).mean(-1).sqrt()
     return distance / (target[1] - target[0]).norm()
 
 
-def check_pictures(pictures: Tensor, points: Tensor | None, name: str) -> None:
-    """Raise InputError unless these are RGB pictures `(B, 3, H, W)` with five distinct, finite points each, or portraits.
+SPILL = 0.05
+"""So far beyond black and white values may lie: decoders and resizing overshoot."""
 
-    name: that of the matcher, for the sentence.
+
+def check_pictures(pictures: Tensor, points: Tensor | None, name: str) -> Tensor:
+    """The pictures in float32 or finer, if they are what a matcher can read: RGB (B, 3, H, W), finite, in about [0, 1], with five
+    distinct, finite points each that lie over the picture, or portraits. InputError otherwise.
+
+    name: that of the matcher, for the sentence. Gradients go through.
     """
-    if pictures.ndim != 4 or pictures.shape[1] != 3:
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
         raise InputError(
-            f"matcher '{name}' wants portraits (B, 3, H, W), got {tuple(pictures.shape)}: "
-            "align the face first and stack portraits into a batch"
+            f"matcher '{name}' wants portraits (B, 3, H, W) of float values, got {tuple(pictures.shape)} of "
+            f"{str(pictures.dtype).removeprefix('torch.')}: align the face first and stack portraits into a batch"
         )
-    if points is None:
-        height, width = pictures.shape[-2:]
-        if height != width:
+    height, width = pictures.shape[-2:]
+    if min(height, width) < 1:
+        raise InputError(f"matcher '{name}': a picture of {width} x {height} px shows nothing")
+    if len(pictures):
+        least, most = torch.stack(pictures.detach().aminmax()).tolist()
+        if not (least >= -SPILL and most <= 1 + SPILL):  # neither holds for values that are no numbers
             raise InputError(
-                f"matcher '{name}': a portrait is square, this picture is {width} x {height} px: align the face first, or "
-                "say where its five points are"
+                f"matcher '{name}' wants finite values in [0, 1], these go from {least:.4g} to {most:.4g}: scale the pictures, "
+                "or look for what gave such values"
             )
-        return
+    if points is not None:
+        _check_places(pictures, points, name)
+    elif height != width:
+        raise InputError(
+            f"matcher '{name}': a portrait is square, this picture is {width} x {height} px: align the face first, or "
+            "say where its five points are"
+        )
+    return float_or_finer(pictures)
+
+
+def _check_places(pictures: Tensor, points: Tensor, name: str) -> None:
     if points.shape != (len(pictures), 5, 2):
         raise InputError(
             f"matcher '{name}' wants five points for each of {len(pictures)} pictures, ({len(pictures)}, 5, 2), "
             f"got {tuple(points.shape)}"
         )
-    spread = (
-        (points.detach() - points.detach().mean(1, keepdim=True)).norm(dim=-1).amax(1)
-        if len(points)
-        else points
-    )
-    if not bool(torch.isfinite(points).all()) or bool((spread < 0.5).any()):
+    check_points(points, f"matcher '{name}'")
+    height, width = pictures.shape[-2:]
+    middles = points.detach().float().mean(1)
+    beyond = ((middles < 0) | (middles > middles.new_tensor([width, height]))).any(1)
+    if bool(beyond.any()):
+        x, y = middles[beyond][0].tolist()
         raise InputError(
-            f"matcher '{name}': five points that lie apart are wanted; some of these coincide or are not finite numbers"
+            f"matcher '{name}': the middle of a face lies at {x:.0f}, {y:.0f}, outside of its picture of {width} x {height} px: "
+            "give the points that were found in this picture, in its pixels"
         )

@@ -77,8 +77,12 @@ class DecodedIdentity:
         if not len(rows):
             return None
         with torch.no_grad():
-            wanted = self.embed(self.decode(target[rows]))
-        return self.rule.term(step, timesteps[rows], self.embed(self.decode(made[rows])), wanted)
+            wanted = self.embed(self._picture(target[rows]))
+        return self.rule.term(step, timesteps[rows], self.embed(self._picture(made[rows])), wanted)
+
+    def _picture(self, latents: Tensor) -> Tensor:
+        """Decoded, without what lies beyond black and white: no picture holds it, and a matcher refuses it."""
+        return self.decode(latents).clamp(0, 1)
 
 
 class StableControlStage(Stage):

@@ -186,7 +186,7 @@ def arcface_like(
     return graph_of(nodes, weights=weights, shape=(batch, 3, side, side), outputs=outputs)
 
 
-def faces(count: int, side: int = 128, seed: int = 4) -> Tensor:
+def faces(count: int, side: int = 128, seed: int = 4, cells: int = 12) -> Tensor:
     """(count, 3, side, side) smooth random pictures in [0, 1]."""
-    coarse = torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    coarse = torch.rand(count, 3, cells, cells, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)

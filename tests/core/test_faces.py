@@ -90,6 +90,22 @@ def test_coinciding_points_stay_finite() -> None:
     assert similarity_from_points(torch.ones(1, 5, 2), CANONICAL_POINTS).isfinite().all()
 
 
+@pytest.mark.parametrize("points", [torch.ones(1, 5, 2) * 40, torch.full((1, 5, 2), float("nan"))])
+def test_points_that_show_no_face_are_refused(points: Tensor) -> None:
+    with pytest.raises(InputError, match="coincide or are not finite"):
+        align(torch.rand(1, 3, 90, 100), points)
+
+
+def test_places_are_worked_out_finer_than_half_precision() -> None:
+    points = CANONICAL_POINTS[None] * 6 + 1000
+    fine, coarse = (similarity_from_points(one, CANONICAL_POINTS) for one in (points, points.half()))
+    assert coarse.dtype == torch.float32 and torch.allclose(fine, coarse, atol=0.1, rtol=0.01)
+    image = torch.rand(1, 3, 40, 300).half()
+    matrix = torch.tensor([[[1.0, 0, -200.25], [0, 1, 0]]])
+    assert warp(image, matrix.half(), 30).dtype == torch.float16
+    assert (warp(image, matrix.half(), 30) - warp(image.float(), matrix, 30)).abs().max() < 2e-3
+
+
 def test_gradients_in_double_precision() -> None:
     generator = torch.Generator().manual_seed(1)
     points = torch.randn(2, 5, 2, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -163,6 +179,12 @@ def test_choosing() -> None:
 def test_portrait_in_box_is_the_canonical_framing(people: Portrait) -> None:
     portrait = portrait_in_box(people.image[0], box_of(CANONICAL_POINTS))
     assert (portrait - people.image[0]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("box", [(10, 10, 10, 10), (0, 0, 0.1, 0.1), (0, 0, float("nan"), 9), (9, 9, 3, 3)])
+def test_a_box_without_room_for_a_face_is_refused(box: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="box"):
+        portrait_in_box(torch.rand(3, 50, 60), box)
 
 
 def test_finder_takes_any_size_and_finds_nothing_untrained() -> None:

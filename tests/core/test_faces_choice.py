@@ -11,8 +11,8 @@ from torch import Tensor
 
 from identiface_core.errors import InputError, NoFaceError, SeveralFacesError
 from identiface_core.faces.alignment import align, apply_matrix, canonical_points
-from identiface_core.faces.base import Face, Finder, points_of
-from identiface_core.faces.choice import HOW, Selection, likeness_to, select_face
+from identiface_core.faces.base import Face, Finder, KnownFaces, points_of
+from identiface_core.faces.choice import HOW, Selection, choose_face, likeness_to, select_face
 
 PICTURE = torch.linspace(0, 1, 200 * 320).reshape(1, 200, 320).expand(3, -1, -1)
 
@@ -107,6 +107,39 @@ def test_a_missing_number_or_an_empty_box_is_no_face() -> None:
     assert found.chosen is None and "no face number 3" in found.reason and len(found.faces) == 1
     found = select_face(PICTURE, finder(THREE[0]), "by box", box=(200, 0, 220, 20), on_no_face="skip")
     assert found.chosen is None and "no face was found in the box 200,0,220,20" in found.reason
+
+
+def test_an_empty_box_means_that_nobody_marked_a_face() -> None:
+    with pytest.raises(NoFaceError, match="street: no box was given"):
+        select_face(PICTURE, finder(THREE[0]), "by box", box=(), name="street")
+    found = select_face(PICTURE, finder(THREE[0]), "by box", box=(), on_no_face="skip")
+    assert found.chosen is None and found.reason.endswith("The picture is left out.")
+
+
+def test_what_cannot_be_given_is_not_advised() -> None:
+    """Only who chooses by `choose_face` can say 'whole'."""
+    with pytest.raises(NoFaceError) as chosen:
+        select_face(PICTURE, finder(), "largest")
+    assert str(chosen.value).endswith("Give a sharper or larger picture of the face.")
+    with pytest.raises(NoFaceError, match="or 'whole' if"):
+        choose_face([])
+    with pytest.raises(NoFaceError, match="face, or walk on"):
+        choose_face([], otherwise=", or walk on")
+
+
+def test_known_faces_are_found_again() -> None:
+    known = KnownFaces(THREE)
+    assert select_face(PICTURE, known, "largest").chosen == 1
+    assert known.find_faces(PICTURE) == list(THREE) and known.find_faces(PICTURE, threshold=0.85) == [
+        THREE[0]
+    ]
+
+
+@pytest.mark.parametrize("points", [torch.ones(5, 2), torch.full((5, 2), float("nan"))])
+def test_a_find_without_a_shape_gives_no_portrait(points: Tensor) -> None:
+    found = select_face(PICTURE, finder(Face((0.0, 0.0, 9.0, 9.0), points, 0.9)), picture=3)
+    with pytest.raises(InputError, match="picture 3, face 0: .*coincide"):
+        found.portrait(PICTURE)
 
 
 def test_passed_through_the_whole_picture_stands_for_the_portrait() -> None:

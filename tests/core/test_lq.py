@@ -132,6 +132,8 @@ def test_no_face_several_faces_and_choices() -> None:
         prepare_lq(scene, 2, KnownFaces(one, two))
     with pytest.raises(InputError, match="box"):
         prepare_lq(scene)
+    with pytest.raises(InputError, match="coincide"):
+        prepare_lq(scene, finder=KnownFaces(torch.full((5, 2), 40.0)))
 
 
 def test_box_that_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -82,10 +83,11 @@ def test_a_portrait_and_its_points_give_one_crop() -> None:
         assert torch.equal(cut(picture, None), cut(picture, points))
 
 
-def test_crops_carry_gradients_of_picture_and_points() -> None:
+@pytest.mark.parametrize(("side", "scale"), [(48, 0.6), (300, 2.2)], ids=["enlarged", "shrunk"])
+def test_crops_carry_gradients_of_picture_and_points(side: int, scale: float) -> None:
     drawn = torch.Generator().manual_seed(1)
-    picture = F.avg_pool2d(faces(1, 48).double(), 9, 1, 4)
-    points = tilted(48, scale=0.6).double()
+    picture = F.avg_pool2d(faces(1, side).double(), 9, 1, 4)
+    points = tilted(side, scale=scale).double()
     probe = torch.randn(1, 3, 112, 112, generator=drawn).double()
     towards = (
         torch.randn(picture.shape, generator=drawn).double(),
@@ -108,12 +110,51 @@ def test_crops_carry_gradients_of_picture_and_points() -> None:
         (torch.rand(2, 3, 99, 128), tilted(), "five points for each of 2 pictures"),
         (torch.rand(1, 3, 99, 128), torch.full((1, 5, 2), 3.0), "coincide"),
         (torch.rand(1, 3, 99, 128), torch.full((1, 5, 2), float("nan")), "coincide"),
+        (torch.rand(1, 3, 99, 128), tilted() + 5000, "outside of its picture of 128 x 99 px"),
+        (torch.rand(1, 1, 128, 128), None, "1, 128, 128"),
+        (torch.rand(1, 3, 0, 0), None, "0 x 0 px"),
+        (torch.rand(1, 3, 99, 0), tilted(), "0 x 99 px"),
+        (torch.zeros(1, 3, 128, 128, dtype=torch.uint8), None, "uint8"),
+        (torch.rand(1, 3, 128, 128) * 255, None, r"in \[0, 1\], these go from"),
+        (torch.rand(1, 3, 128, 128) * 2 - 1, None, "these go from -"),
+        (torch.rand(1, 3, 128, 128) * float("nan"), None, "from nan to nan"),
+        (torch.full((1, 3, 99, 128), float("inf")), tilted(), "to inf"),
     ],
 )
 def test_matchers_refuse_what_is_no_face(pictures: Tensor, points: Tensor | None, said: str) -> None:
     for one in (matcher(), EmbeddedMatcher(FaceNet(dimension=8, widths=(4, 4), blocks=(1, 1)), "e")):
         with pytest.raises(InputError, match=said):
             one.embed(pictures, points)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_pictures_of_any_precision_are_read(precision: torch.dtype) -> None:
+    """Half precision holds neither places of a large picture nor an inverse matrix: points stay as fine as they came."""
+    picture, points = faces(1, 400), tilted(400, scale=2.5)
+    coarse = picture.to(precision)
+    for one in (matcher(), EmbeddedMatcher(FaceNet(dimension=8, widths=(4, 4), blocks=(1, 1)), "e")):
+        for at in (points, None):
+            found = one.embed(coarse, at)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, one.embed(coarse.float(), at), atol=1e-4, rtol=1e-3)
+    assert matcher().embed_with_quality(coarse, points.to(precision)).quality.isfinite().all()
+
+
+def test_decoders_may_overshoot_a_little() -> None:
+    picture = faces(1).clamp(-0.02, 1) * 1.04 - 0.02
+    assert matcher().embed(picture.requires_grad_()).requires_grad
+
+
+def test_a_picture_goes_to_where_the_network_is() -> None:
+    """Double precision stands for another device: nothing moves there by itself."""
+    net = FaceNet(dimension=8, widths=(4, 4), blocks=(1, 1))
+    far = EmbeddedMatcher(copy.deepcopy(net).double(), "far")
+    near = EmbeddedMatcher(net, "near")
+    for pictures, points in ((faces(2), None), (faces(2, 200), tilted(200).expand(2, 5, 2))):
+        found = far.embed_with_quality(pictures, points)
+        assert found.vectors.dtype == torch.float32
+        torch.testing.assert_close(found.vectors, near.embed(pictures, points), atol=1e-4, rtol=1e-3)
+    assert far.embed(faces(0, 200), torch.zeros(0, 5, 2)).shape == (0, 8)
 
 
 # Trust
@@ -323,6 +364,12 @@ def test_agreement_shows_the_place_that_differs() -> None:
     points = canonical_points(224)
     again = agreement(one, first, second, (points, None))
     torch.testing.assert_close(again.map, found.map, atol=1e-5, rtol=0)
+
+
+def test_portraits_of_two_sizes_are_asked_where_they_agree() -> None:
+    one = EmbeddedMatcher(FaceNet(dimension=8, widths=(4, 4), blocks=(1, 1)), "e")
+    found = agreement(one, faces(1, 128)[0], faces(1, 200)[0], occlude=True)
+    assert found.map.shape == (7, 7) and [one.shape[-1] for one in found.crops] == [128, 200]
 
 
 def test_a_black_box_is_asked_by_hiding_places() -> None:
