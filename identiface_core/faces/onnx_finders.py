@@ -4,6 +4,9 @@ Both answer on grids of 8, 16 and 32 px with a score, a box and five points per 
 network's canvas (top left, the rest black) at two scales: a face that fills the picture is as sure to be found as a
 small one. Boxes and points come back in pixels of the picture.
 
+Both count pixel centres from 0, as does what cuts faces out by their points: insightface.utils.face_align's norm_crop and
+OpenCV's FaceRecognizerSF.alignCrop. Here centres lie at integer + 0.5, so points move by half a pixel of the picture.
+
 Sources: SCRFD (Guo et al., 2021, InsightFace); YuNet (Wu et al., 2023, libfacedetection and OpenCV's model zoo).
 """
 
@@ -35,9 +38,11 @@ MAX_FOUND = 500
 """Faces of one picture that are kept: groups are photographed, too."""
 BEFORE_SUPPRESSION = 3000
 """Finds of one picture, best first, that are compared with each other."""
+HALF = 0.5
+"""What is added to points of networks that count pixel centres from 0."""
 
 Found = tuple[Tensor, Tensor, Tensor]
-"""Boxes `(N, 4)`, points `(N, 5, 2)` and scores `(N,)`, in pixels of the network's canvas."""
+"""Boxes `(N, 4)`, points `(N, 5, 2)` and scores `(N,)`, in pixels of the network's canvas, centres counted from 0."""
 
 
 class _OnnxFinder:
@@ -76,7 +81,8 @@ class _OnnxFinder:
         boxes, points, scores = self._decode(outputs, canvas.shape[1], canvas.shape[2])
         scale = torch.tensor([width / wide, height / tall])
         sure = (scores >= threshold) & boxes.isfinite().all(1) & points.isfinite().flatten(1).all(1)
-        boxes, points = boxes[sure] * scale.repeat(2), points[sure] * scale
+        # After the scaling: as their own packages do, which hand these numbers on to what cuts the face out.
+        boxes, points = boxes[sure] * scale.repeat(2), points[sure] * scale + HALF
         return [
             Face(cast(Box, tuple(box)), five, score)
             for box, five, score in zip(boxes.tolist(), points, scores[sure].tolist(), strict=True)

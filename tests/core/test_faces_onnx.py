@@ -24,6 +24,8 @@ from tests.core import onnx_fakes as fakes
 
 POINTS = np.array([[-1.0, -0.5], [1.0, -0.5], [0.0, 0.25], [-0.75, 1.0], [0.75, 1.0]], np.float32)
 """Offsets of five points, in strides from the cell's corner."""
+HALF = 0.5
+"""Between the centre of a pixel, from where these networks count, and its corner."""
 
 
 def scrfd(path: Path, stride: int, row: int, column: int, anchor: int, score: float = 0.9) -> ScrfdFinder:
@@ -55,7 +57,7 @@ def test_scrfd_decodes_into_pixels_of_a_picture_that_is_not_square(
         (x - 1.5 * unit, y - 2 * unit, x + unit, y + 2.5 * unit), rel=1e-3, abs=1e-2
     )
     assert torch.allclose(
-        face.points, torch.tensor([x, y]) + torch.from_numpy(POINTS) * unit, rtol=2e-3, atol=1e-2
+        face.points, torch.tensor([x, y]) + torch.from_numpy(POINTS) * unit + HALF, rtol=2e-3, atol=1e-2
     )
     assert face.score == pytest.approx(0.9)
 
@@ -73,7 +75,7 @@ def test_outputs_are_known_by_their_shapes_not_by_their_order(tmp_path: Path) ->
     finder = ScrfdFinder(fakes.constant(tmp_path / "f", {name: outputs[name] for name in names}))
     finder.SIDES = (640,)  # type: ignore[misc]
     (face,) = finder.find_faces(torch.rand(3, 640, 640))
-    assert face.points[0].tolist() == [20 * 16, 7 * 16]
+    assert face.points[0].tolist() == [20 * 16 + HALF, 7 * 16 + HALF]
 
 
 def squares(*places: tuple[int, int, int], size: tuple[int, int]) -> Tensor:
@@ -105,7 +107,7 @@ def test_pictures_are_looked_at_at_two_scales(tmp_path: Path) -> None:
     finder = scrfd(tmp_path / "f", 32, 2, 3, 0)
     del finder.SIDES  # back to the class's own
     near, far = sorted(finder.find_faces(torch.rand(3, 640, 640)), key=lambda face: face.box)
-    assert near.points[0].tolist() == [64, 48] and far.points[0].tolist() == [320, 240]
+    assert near.points[0].tolist() == [64.5, 48.5] and far.points[0].tolist() == [320.5, 240.5]
     assert torch.tensor(far.box).tolist() == pytest.approx([5 * value for value in near.box])
 
 
@@ -129,7 +131,7 @@ def test_yunet_decodes_into_pixels_of_the_picture(tmp_path: Path, size: tuple[in
     assert face.box == pytest.approx(
         (cx - 1.5 * unit, cy - 2 * unit, cx + 1.5 * unit, cy + 2 * unit), rel=1e-2, abs=0.05
     )
-    wanted = torch.tensor([x, y]) + torch.from_numpy(POINTS) * unit
+    wanted = torch.tensor([x, y]) + torch.from_numpy(POINTS) * unit + HALF
     assert torch.allclose(face.points, wanted, rtol=1e-2, atol=0.05)
     assert face.score == pytest.approx(0.9, abs=1e-3), "the root of class times objectness"
 
