@@ -22,7 +22,7 @@ from identiface_core.weights.files import check_writable, write_atomic
 WIDTH = 150
 """Columns of the table where the output is no terminal."""
 LISTED = 10
-"""So many photos that were left out are named."""
+"""So many photos that were left out, or that have several faces, are named."""
 BINS, BAR = 20, 40
 """Steps of the histogram between the lowest and the highest cosine, and the longest bar."""
 
@@ -55,6 +55,7 @@ def figures(report: Report) -> dict[str, Any]:
         "photos": len(report.people),
         "people": len(set(report.people)),
         "skipped": [{"file": one.path.name, "reason": one.reason} for one in report.skipped],
+        "several": [{"file": path.name, "reason": reason} for path, reason in report.several],
         "rows": [
             {**asdict(row), "mated": _moments(row.mated), "strangers": _moments(row.strangers)}
             for row in report.rows
@@ -70,10 +71,10 @@ def show(report: Report) -> None:
         out,
         f"{len(report.people)} photos of {len(set(report.people))} people; {len(report.skipped)} left out",
     )
-    for one in report.skipped[:LISTED]:
-        say(out, f"  {one.path.name}: {one.reason}")
-    if len(report.skipped) > LISTED:
-        say(out, f"  and {len(report.skipped) - LISTED} more")
+    _listed(out, [(one.path, one.reason) for one in report.skipped])
+    if report.several:
+        say(out, f"several faces in {len(report.several)} of the photos that were used; taken was")
+        _listed(out, report.several)
     heads = ("matcher", "probe", "recog.", "mated pairs", "strangers", "EER, %", "AUC", "threshold", "misses")
     show_table(
         out,
@@ -85,6 +86,13 @@ def show(report: Report) -> None:
         if row.probe == "photo":
             _histogram(out, row)
     say(out, "Thresholds were set on these very people: among others expect somewhat more errors.")
+
+
+def _listed(out: Console, photos: Sequence[tuple[Path, str]]) -> None:
+    for path, reason in photos[:LISTED]:
+        say(out, f"  {path.name}: {reason}")
+    if len(photos) > LISTED:
+        say(out, f"  and {len(photos) - LISTED} more")
 
 
 def _row(row: Separation) -> tuple[str, ...]:

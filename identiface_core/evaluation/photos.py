@@ -66,6 +66,8 @@ class Report:
     """The person in each photo that was used, in the order of the folder."""
     skipped: tuple[Skipped, ...]
     rows: tuple[Separation, ...]
+    several: tuple[tuple[Path, str], ...] = ()
+    """Photos with several faces of which one was taken, and which."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,18 @@ def measure(
     files = pictures_of(folder)
     photos: list[_Photo] = []
     skipped: list[Skipped] = []
+    several: list[tuple[Path, str]] = []
     for place, (person, file) in enumerate(files, start=1):
         try:
             picture = read_image(file)
             found = select_face(picture, finder, "largest" if largest else "the only one", name=file.name)
+            assert found.chosen is not None
+            photos.append(_seen(person, picture, found.faces[found.chosen].points, matchers, sizes))
         except IdentiFaceError as error:
             skipped.append(Skipped(file, str(error)))
         else:
-            assert found.chosen is not None
-            photos.append(_seen(person, picture, found.faces[found.chosen].points, matchers, sizes))
+            if len(found.faces) > 1:
+                several.append((file, found.reason))
         if on_progress is not None:
             on_progress("photos", place, len(files), file.name)
     people = tuple(photo.person for photo in photos)
@@ -132,7 +137,7 @@ def measure(
         for m, matcher in enumerate(matchers)
         for k, name in enumerate(names)
     ]
-    return Report(people, tuple(skipped), tuple(rows))
+    return Report(people, tuple(skipped), tuple(rows), tuple(several))
 
 
 def separation(
@@ -141,7 +146,7 @@ def separation(
     """The figures of unit vectors (N, D) of probes against those of photos, row i of both being photo i, of `people[i]`.
 
     A probe is not compared with the photo it was made of. twice: probes are the photos themselves, so that each pair is there
-    twice and counts once.
+    twice and counts once. Raises InputError for cosines that are not finite.
     """
     names = sorted(set(people))
     person = torch.tensor([names.index(one) for one in people])
@@ -149,6 +154,8 @@ def separation(
     wanted = wanted.triu(1) if twice else wanted.fill_diagonal_(False)
     first, second = wanted.nonzero().T
     scores = (probes.double() @ photos.double().T)[wanted]
+    if not bool(scores.isfinite().all()):
+        raise InputError("cosines that are finite numbers are wanted: some of these vectors are not finite")
     same = person[first] == person[second]
     mated, strangers = scores[same], scores[~same]
     eer, at = equal_error(scores, same)
@@ -201,7 +208,10 @@ def equal_error(scores: Tensor, same: Tensor, weights: Tensor | None = None) -> 
 def _seen(
     person: str, picture: Tensor, points: Tensor, matchers: Sequence[Matcher], sizes: Sequence[int]
 ) -> _Photo:
-    """One photo as every matcher sees it: cut out by its points, and small copies of it as a search with an LQ photo does."""
+    """One photo as every matcher sees it: cut out by its points, and small copies of it as a search with an LQ photo does.
+
+    Raises InputError for points that show no face, and for vectors that are not finite.
+    """
     sharp = align(picture[None], points[None], SHARP)[0]
     small = [prepare_lq(simulate_simple(sharp, str(size)), "whole") for size in sizes]
     large = [resize(photo.crop, PORTRAIT_SIDE, PORTRAIT_SIDE) for photo in small]
@@ -211,5 +221,8 @@ def _seen(
         ).cpu()
         for matcher in matchers
     )
+    for matcher, rows in zip(matchers, vectors, strict=True):
+        if not bool(rows.isfinite().all()):
+            raise InputError(f"matcher '{matcher.name}' gives values that are not finite")
     whole = prepare_lq(sharp, "whole").recognisability
     return _Photo(person, vectors, (whole, *(photo.recognisability for photo in small)))

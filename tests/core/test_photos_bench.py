@@ -112,8 +112,47 @@ def test_people_of_a_folder_are_told_apart(folder: Path) -> None:
     assert all(row.eer.value == 0 and row.matcher == "colours" for row in report.rows)
     assert (len(report.rows[0].mated), len(report.rows[1].mated)) == (9, 18)
     assert report.rows[1].recognisability < report.rows[0].recognisability
+    assert report.several == ()
     largest = measure(folder, Everywhere(), [Colours()], largest=True)  # type: ignore[list-item]
     assert len(largest.people) == 10
+    ((path, reason),) = largest.several
+    assert path.name == "two.png" and "of 2: the largest" in reason
+
+
+def test_one_bad_photo_is_left_out(folder: Path) -> None:
+    """Points that coincide, and a network that breaks down on one photo."""
+
+    class Once(Everywhere):
+        seen = 0
+
+        def find_faces(self, image: Tensor, *, threshold: float = 0.5) -> list[Face]:
+            self.seen += 1
+            return (
+                [Face((9, 9, 50, 50), torch.full((5, 2), 40.0), 0.9)]
+                if self.seen == 2
+                else super().find_faces(image)
+            )
+
+    class Breaks(Colours):
+        seen = 0
+
+        def embed(self, pictures: Tensor, points: Tensor | None = None) -> Tensor:
+            self.seen += 1
+            return super().embed(pictures) * (float("nan") if self.seen == 3 else 1)
+
+    report = measure(folder, Once(), [Breaks()])  # type: ignore[list-item]
+    assert [one.reason.split(" ")[-3:] for one in report.skipped] == [
+        ["not", "finite", "numbers"],
+        ["are", "not", "finite"],
+    ]
+    assert len(report.people) == 7 and report.rows[0].eer.value == 0
+
+
+def test_cosines_that_are_no_numbers_are_refused() -> None:
+    vectors = torch.eye(4)
+    vectors[1] = float("nan")
+    with pytest.raises(InputError, match="finite"):
+        separation(vectors, vectors, ["a", "a", "b", "b"])
 
 
 def test_nobody_to_compare_is_said(folder: Path) -> None:
@@ -156,12 +195,16 @@ def test_bench_photos_prints_and_writes(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("identiface_core.cli.photos.load_finder", lambda *_: Everywhere())
+    write_png(folder / "bob" / "1.png", photo((0.3, 0.9, 0.3), 7, 2 * SIDE), origin="captured")
     out = tmp_path / "found.json"
-    assert run("bench", "photos", folder, "--matcher", MATCHER, "--detector", FINDER, "--json", out) == 0
+    networks = ("--matcher", MATCHER, "--detector", FINDER)
+    assert run("bench", "photos", folder, *networks, "--largest", "--json", out) == 0
     text = capsys.readouterr().out
     assert "9 photos of 3 people; 0 left out" in text and "too few" in text and "= mated" in text
+    assert "several faces in 1 of the photos" in text and "of 2: the largest" in text
     found = json.loads(out.read_text("utf-8"))
     assert (found["photos"], found["people"]) == (9, 3)
+    assert [one["file"] for one in found["several"]] == ["1.png"]
     assert found["rows"][0]["mated"]["count"] == 9 and 0 <= found["rows"][0]["eer"]["value"] <= 1
 
 
