@@ -96,7 +96,11 @@ class DetectFace(io.ComfyNode):
             description="Finds the faces of each picture, shows them with numbers, chooses one, and says which and why.",
             inputs=[
                 io.Image.Input("image", tooltip="One or more pictures, any size."),
-                sockets.Finder.Input("finder", tooltip="Of Load Face Detector."),
+                sockets.Finder.Input(
+                    "finder",
+                    optional=True,
+                    tooltip="Of Load Face Detector; not needed where landmarks are linked.",
+                ),
                 io.Combo.Input(
                     "choice",
                     options=list(HOW),
@@ -145,6 +149,11 @@ class DetectFace(io.ComfyNode):
                     tooltip="With 'by box': a box of another node, for each picture its first one.",
                     extra_dict={"forceInput": True},
                 ),
+                io.Custom("FACE_LANDMARKS").Input(
+                    "landmarks",
+                    optional=True,
+                    tooltip="Points on these pictures from the host's own face landmarker: its faces, in place of a finder.",
+                ),
             ],
             outputs=[
                 sockets.out(sockets.Faces, "faces", tooltip="For Align Face and Paste Face Back."),
@@ -162,15 +171,16 @@ class DetectFace(io.ComfyNode):
     def execute(
         cls,
         image: Any,
-        finder: Any,
         choice: str,
         number: int,
         box: str,
         threshold: float,
         on_no_face: str,
+        finder: Any = None,
         matcher: Any = None,
         reference: Any = None,
         boxes: Any = None,
+        landmarks: Any = None,
     ) -> io.NodeOutput:
         import torch
 
@@ -180,13 +190,14 @@ class DetectFace(io.ComfyNode):
 
         sockets.one_of(choice, HOW, "Detect Face: choice")
         sockets.one_of(on_no_face, ON_NO_FACE, "Detect Face: on_no_face")
-        given = boxes_of(boxes, len(image)) if boxes is not None else None
-        typed = read_box(box) if choice == "by box" and given is None else None
         pictures, likeness = to_core(image), likeness_of(matcher, reference) if choice == "nearest" else None
+        given = boxes_of(boxes, len(pictures)) if boxes is not None else None
+        typed = read_box(box) if choice == "by box" and given is None else None
+        finders = finders_of(finder, landmarks, pictures)
         found = [
             select_face(
                 picture,
-                finder,
+                finders[i],
                 choice,
                 number=number,
                 box=typed if given is None else given[i],
@@ -202,6 +213,8 @@ class DetectFace(io.ComfyNode):
             torch.stack([faces_shown(p, s.faces, s.chosen) for p, s in zip(pictures, found, strict=True)])
         )
         text = "\n".join(f"picture {s.picture}: {s.reason}\n  {listed(s.faces)}" for s in found)
+        if given is not None and choice != "by box":
+            text += f"\nThe linked boxes were not used: the choice is '{choice}', not 'by box'."
         shown = {**ui.PreviewImage(overlay, cls=cls).as_dict(), "text": [text]}
         return io.NodeOutput(tuple(found), overlay, text, [host_boxes(s.faces) for s in found], ui=shown)
 
@@ -337,21 +350,44 @@ def host_boxes(faces: Any) -> list[dict[str, Any]]:
     ]
 
 
-def boxes_of(boxes: Any, count: int) -> list[tuple[float, float, float, float]]:
-    """The first box for each of `count` pictures, from the host's BOUNDING_BOX: one, or a list of lists."""
+def finders_of(finder: Any, landmarks: Any, pictures: Any) -> list[Any]:
+    """What finds the faces of each picture: the host's landmarks, if there are any, else the detector for all."""
+    from identiface_core.errors import InputError
+    from identiface_core.faces.host_landmarks import finders_of_host
+
+    count, _, height, width = pictures.shape
+    if landmarks is not None:
+        return list(finders_of_host(landmarks, count, (height, width)))
+    if finder is None:
+        raise InputError(
+            "Detect Face: link finder, of Load Face Detector, or landmarks, of the host's own face landmarker"
+        )
+    return [finder] * count
+
+
+def boxes_of(boxes: Any, count: int) -> list[tuple[float, ...]]:
+    """The first box for each of `count` pictures, from the host's BOUNDING_BOX: one, or a list of lists; () without any."""
     from identiface_core.errors import InputError
 
-    rows = boxes if isinstance(boxes, list) else [boxes]
+    rows = (boxes or [[]]) if isinstance(boxes, list) else [boxes]
     rows = [row if isinstance(row, list) else [row] for row in rows]
-    if len(rows) not in (1, count) or not all(rows):
+    if len(rows) not in (1, count):
         raise InputError(
-            f"Detect Face: boxes for {count} pictures are wanted, at least one each; these are for {len(rows)}"
+            f"Detect Face: boxes for {count} pictures are wanted, a list for each; these are for {len(rows)}"
         )
-    first = [row[0] for row in rows] * (count if len(rows) == 1 else 1)
+    return [_corners(row[0]) if row else () for row in rows] * (count if len(rows) == 1 else 1)
+
+
+def _corners(box: Any) -> tuple[float, ...]:
+    from identiface_core.errors import InputError
+
     try:
-        return [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in first]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"Detect Face: boxes need x, y, width and height ({error} is missing)") from None
+        x, y, width, height = (float(box[name]) for name in ("x", "y", "width", "height"))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"Detect Face: a box has four numbers x, y, width and height; this is {box!r:.200}"
+        ) from None
+    return (x, y, x + width, y + height)
 
 
 NODES = [LoadFaceDetector, LoadFaceParts, DetectFace, AlignFace, PasteFaceBack]

@@ -24,6 +24,13 @@ class Query:
     kinds: tuple[str, ...] = ()
     """Kinds of evidence that it was made from, if any."""
 
+    @property
+    def made(self) -> str:
+        """Of what, for people to read."""
+        if self.kinds:
+            return f"made from evidence ({', '.join(self.kinds)})"
+        return f"made from {'generated faces' if self.embedding.synthetic else 'photos'}"
+
     def calibration(self, toolkit: Any) -> Any:
         """The table that reads this query's scores; None where the model has none for it."""
         from identiface_core.rounds.engine import calibration_for
@@ -91,7 +98,7 @@ class EmbedFace(io.ComfyNode):
                 sockets.Finder.Input(
                     "finder",
                     optional=True,
-                    tooltip="Finds and aligns the face. Leave it out for pictures that are portraits "
+                    tooltip="Finds and aligns the face. Leave it out for pictures that are square portraits "
                     "already, such as generated ones.",
                 ),
                 sockets.Faces.Input(
@@ -103,7 +110,7 @@ class EmbedFace(io.ComfyNode):
                     io.Image.Input(
                         f"image_{number}",
                         optional=True,
-                        tooltip="More pictures of the same person, of any size.",
+                        tooltip="More pictures of the same person, of any size; square portraits unless a finder is linked.",
                     )
                     for number in (2, 3, 4)
                 ),
@@ -148,44 +155,53 @@ class EmbedFace(io.ComfyNode):
 
 def faces_in(image: Any, finder: Any, faces: Any) -> list[tuple[Any, Any]]:
     """(picture (3, H, W), points (5, 2) or None for a portrait) for each picture of an IMAGE that is not skipped."""
-    from identiface_core.errors import NoFaceError
-    from identiface_core.faces.choice import choose_face
-
     if faces is not None:
         from .faces import paired
 
-        pairs = [
-            (picture, None if one.chosen is None else one.faces[one.chosen].points)
+        return [
+            (one.portrait(picture, max(one.size)), None)
+            if one.chosen is None
+            else (picture, one.faces[one.chosen].points)
             for picture, one in paired(image, faces, "Embed Face")
             if one.chosen is not None or one.whole
         ]
-        if not pairs:
-            raise NoFaceError(f"Embed Face: every picture was skipped. {faces[0].reason}")
-        return pairs
     pictures = to_core(image)
     if finder is None:
         return [(picture, None) for picture in pictures]
     return [
-        (picture, choose_face(finder.find_faces(picture), None, name=f"Embed Face, picture {i}").points)
+        (picture, the_only_face(picture, finder, f"Embed Face, picture {i}").points)
         for i, picture in enumerate(pictures)
     ]
 
 
+def the_only_face(picture: Any, finder: Any, name: str) -> Any:
+    """`faces.base.Face`; NoFaceError and SeveralFacesError say what a node can do about it."""
+    from identiface_core.faces.choice import choose_face
+
+    return choose_face(
+        finder.find_faces(picture),
+        None,
+        name=name,
+        otherwise=", or unlink the finder if this is a portrait already",
+    )
+
+
 def embedded(matcher: Any, picture: Any, points: Any) -> Any:
-    """`matchers.base.Embedded` of one face. The embedded matchers see portraits of 128 px, as they were trained."""
+    """`matchers.base.Embedded` of one face. The embedded matchers see portraits of 128 px, as they were trained.
+
+    InputError, the matcher's own, for a picture without points that is no square portrait.
+    """
     import torch
 
-    from identiface_core.faces.alignment import PORTRAIT_SIDE, align
+    from identiface_core.faces.alignment import PORTRAIT_SIDE
     from identiface_core.imaging import resize
 
-    small = matcher.side < PORTRAIT_SIDE // 2 + 1
     with torch.no_grad():
-        if points is not None and not small:
-            return matcher.embed_with_quality(picture[None], points[None])
         if points is not None:
-            return matcher.embed_with_quality(align(picture[None], points[None]))
-        side = PORTRAIT_SIDE if small else max(picture.shape[-2:])
-        return matcher.embed_with_quality(resize(picture, side, side)[None])
+            return matcher.embed_with_quality(picture[None], points[None])
+        if matcher.side < PORTRAIT_SIDE // 2 + 1 and picture.shape[-1] == picture.shape[-2]:
+            picture = resize(picture, PORTRAIT_SIDE, PORTRAIT_SIDE)
+        return matcher.embed_with_quality(picture[None])
 
 
 NODES = [EmbedEvidence, EmbedFace]

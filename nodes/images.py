@@ -9,12 +9,29 @@ if TYPE_CHECKING:
 
 
 def to_core(image: Tensor) -> Tensor:
-    """IMAGE (B, H, W, 3 or 4) -> core (B, 3, H, W), float32 on the CPU; transparency is laid over white."""
-    image = image.detach().float().cpu().clamp(0, 1)
-    if image.shape[-1] == 4:
+    """IMAGE (B, H, W, 1, 3 or 4) -> core (B, 3, H, W), float32 on the CPU; grey becomes RGB, transparency is laid over white.
+
+    Raises InputError for another shape, for no picture or none with pixels, and for values that are not finite numbers.
+    """
+    from identiface_core.errors import InputError
+
+    shape = tuple(image.shape)
+    if len(shape) != 4 or shape[-1] not in (1, 3, 4) or 0 in shape:
+        raise InputError(
+            f"pictures (count, height, width, channels) with 1, 3 or 4 channels are wanted, this is {shape}: link an image"
+        )
+    image = image.detach().float().cpu()
+    sound = image.isfinite().flatten(1).all(1)
+    if not bool(sound.all()):
+        raise InputError(
+            f"picture {int((~sound).nonzero()[0])} has values that are not finite numbers: what made it failed (a VAE in half "
+            "precision can)"
+        )
+    image = image.clamp(0, 1)
+    if shape[-1] == 4:
         alpha = image[..., 3:]
         image = image[..., :3] * alpha + (1 - alpha)
-    return image.movedim(-1, 1).contiguous()
+    return image.expand(*shape[:3], 3).movedim(-1, 1).contiguous()
 
 
 def to_host(image: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from . import folders, sockets
+from .faces import paired
+from .identity import the_only_face
 from .images import one, to_host
 
 CATEGORY = "IdentiFace/identity"
@@ -133,7 +135,8 @@ class CompareFaces(io.ComfyNode):
         sockets.one_of(map, MAPS, "Compare Faces: map")
         sides = [side(given, number, matcher) for number in (1, 2)]
         pictures = [picture for picture, _, _ in sides]
-        table, whose = table_for(matcher, given.get("gallery"), given.get("toolkit"))
+        queries = {name: given[name] for name in ("query_1", "query_2") if given.get(name) is not None}
+        table, whose, notes = table_for(matcher, given.get("gallery"), given.get("toolkit"), queries)
         seen = None
         if all(picture is not None for picture in pictures):
             seen = agreement(matcher, *pictures, (sides[0][1], sides[1][1]), occlude=map == "occlusion")
@@ -142,7 +145,13 @@ class CompareFaces(io.ComfyNode):
             with torch.no_grad():
                 similarity = float(torch.dot(*(vector_of(matcher, *one_side) for one_side in sides)))
         rate, meaning = meaning_of(similarity, table, whose)
-        lines = [f"similarity {similarity:.3f} ({matcher.name})", meaning, "A lead, not an identification."]
+        lines = [
+            f"similarity {similarity:.3f} ({matcher.name})",
+            meaning,
+            *notes,
+            *(f"{name} was {query.made}." for name, query in queries.items() if query.embedding.synthetic),
+            "A lead, not an identification.",
+        ]
         drawn = to_host(text_picture(lines) if seen is None else comparison_picture(seen, lines))
         text = "\n".join(lines)
         shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": [text]}
@@ -176,6 +185,11 @@ class Recognisability(io.ComfyNode):
                     tooltip="What is to search. One of photographs wants more detail; some say how far they trust their own "
                     "reading of the face.",
                 ),
+                sockets.Faces.Input(
+                    "faces",
+                    optional=True,
+                    tooltip="Of Detect Face, for this picture: the face that was chosen there, instead of a finder.",
+                ),
             ],
             outputs=[
                 sockets.out(
@@ -190,7 +204,9 @@ class Recognisability(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Any, face: str, finder: Any = None, matcher: Any = None) -> io.NodeOutput:
+    def execute(
+        cls, image: Any, face: str, finder: Any = None, matcher: Any = None, faces: Any = None
+    ) -> io.NodeOutput:
         import torch
 
         from identiface_core.evidence.lq import prepare_lq
@@ -200,12 +216,10 @@ class Recognisability(io.ComfyNode):
         from identiface_core.matchers.verdict import verdict_on
 
         sockets.one_of(face, ("automatic", "whole picture"), "Recognisability: face")
-        photo = prepare_lq(
-            one(image, "Recognisability"),
-            "whole" if face == "whole picture" else None,
-            finder,
-            name="Recognisability",
-        )
+        picture, wanted = one(image, "Recognisability"), "whole" if face == "whole picture" else None
+        if faces is not None and wanted is None:
+            wanted, finder = chosen_in(image, faces)
+        photo = prepare_lq(picture, wanted, finder, name="Recognisability")
         quality = None
         photographs = isinstance(getattr(matcher, "matcher", matcher), AlignedMatcher)
         # Of a network whose usual length nobody knows, the length of a vector says nothing.
@@ -280,7 +294,6 @@ def state_of(name: str) -> Any:
 def side(given: dict[str, Any], number: int, matcher: Any) -> tuple[Any, Any, Any]:
     """(picture, points, embedding) of one of two sides: a picture, or else an embedding; InputError for neither or both."""
     from identiface_core.errors import InputError
-    from identiface_core.faces.choice import choose_face
 
     image, query, finder = given.get(f"image_{number}"), given.get(f"query_{number}"), given.get("finder")
     if (image is None) == (query is None):
@@ -294,11 +307,19 @@ def side(given: dict[str, Any], number: int, matcher: Any) -> tuple[Any, Any, An
                 "embed it with the same"
             )
         return None, None, query.embedding
-    picture = one(image, f"Compare Faces: image_{number}")
-    if finder is None:
-        return picture, None, None
     name = f"Compare Faces: image_{number}"
-    return picture, choose_face(finder.find_faces(picture), None, name=name).points, None
+    picture = one(image, name)
+    return picture, None if finder is None else the_only_face(picture, finder, name).points, None
+
+
+def chosen_in(image: Any, faces: Any) -> tuple[Any, Any]:
+    """(face, finder) for `prepare_lq`: the face that Detect Face chose, or the whole picture that it passed through."""
+    from identiface_core.faces.base import KnownFaces
+
+    ((_, selection),) = paired(image, faces, "Recognisability")
+    if selection.chosen is None:
+        return "whole", None
+    return 0, KnownFaces((selection.faces[selection.chosen],))
 
 
 def vector_of(matcher: Any, picture: Any, points: Any, embedding: Any) -> Any:
@@ -308,20 +329,40 @@ def vector_of(matcher: Any, picture: Any, points: Any, embedding: Any) -> Any:
     return matcher.embed(picture[None], None if points is None else points[None])[0].float().cpu()
 
 
-def table_for(matcher: Any, gallery: Any, toolkit: Any) -> tuple[Any, str]:
-    """What reads this matcher's scores, and whose strangers it knows: the gallery's if one is linked, else a shipped table."""
+def table_for(
+    matcher: Any, gallery: Any, toolkit: Any, queries: dict[str, Any]
+) -> tuple[Any, str, list[str]]:
+    """What reads this matcher's scores, whose strangers it knows, and what is to be said of it.
+
+    The people of the gallery if one is linked and they are enough, else a shipped table: that of the query which is no photo,
+    if there is one; between two of those nothing was measured.
+    """
+    from identiface_core.errors import InputError
     from identiface_core.matchers.calibration import calibrate
 
+    drawn = {name: query for name, query in queries.items() if query.source != "portrait"}
+    notes = []
     if gallery is not None:
         templates = gallery.templates_of(
             matcher.name, dimension=matcher.dimension, fingerprint=matcher.fingerprint
         )
-        return calibrate(matcher, templates), f" among the {len(gallery)} people of the gallery"
-    names = (
-        {} if toolkit is None else {toolkit.matcher_a.name: "portrait", toolkit.matcher_b.name: "portrait-b"}
-    )
-    table = None if toolkit is None else toolkit.calibrations.get(names.get(matcher.name, ""))
-    return table, " among drawn people" if table is not None else ""
+        try:
+            table = calibrate(matcher, templates)
+        except InputError as error:
+            notes.append(f"The gallery gives no table: {error}.")
+        else:
+            notes += [f"That holds for photos, not for {name}." for name in drawn]
+            return table, f" among the {len(gallery)} people of the gallery", notes
+    if toolkit is None:
+        return None, "", notes
+    if drawn:
+        (first, *others) = drawn.values()
+        table = None if others else first.calibration(toolkit)
+        notes += [] if table is not None else [f"No table was measured for {' and '.join(drawn)}."]
+    else:
+        names = {toolkit.matcher_a.name: "portrait", toolkit.matcher_b.name: "portrait-b"}
+        table = toolkit.calibrations.get(names.get(matcher.name, ""))
+    return table, " among drawn people" if table is not None else "", notes
 
 
 NODES = [LoadMatcher, CompareFaces, Recognisability]

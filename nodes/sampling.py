@@ -62,7 +62,7 @@ class PartMask(io.ComfyNode):
         import torch
 
         from identiface_core.errors import InputError
-        from identiface_core.faces.landmark_parts import points_of_host
+        from identiface_core.faces.host_landmarks import points_of_host
         from identiface_core.faces.landmarks import parts_from_landmarks
         from identiface_core.faces.segmenter import part_mask, part_template
         from identiface_core.imaging import resize

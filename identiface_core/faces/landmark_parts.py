@@ -1,17 +1,14 @@
-"""Parts of real portraits from points on the face: InsightFace's networks in ONNX files, or a host's face landmarks."""
+"""Parts of real portraits from points on the face: InsightFace's networks in ONNX files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from identiface_core.errors import InputError, NoFaceError
-from identiface_core.faces.alignment import FACE_BOX, PORTRAIT_SIDE, canonical_points, warp_antialiased
-from identiface_core.faces.landmarks import COUNTS, five_of, parts_from_landmarks
+from identiface_core.faces.alignment import FACE_BOX, PORTRAIT_SIDE, warp_antialiased
+from identiface_core.faces.landmarks import parts_from_landmarks
 from identiface_core.weights.onnx_graph import Session
 from identiface_core.weights.recognise import expected
 
@@ -55,34 +52,3 @@ class LandmarkParts:
     def __call__(self, portraits: Tensor) -> Tensor:
         """Portraits `(B, 3, S, S)` in [0, 1] -> probabilities `(B, 9, S, S)`, channels as `parts.MASK_CHANNELS`."""
         return parts_from_landmarks(self.points(portraits), portraits.shape[-1])
-
-
-def points_of_host(landmarks: Any, count: int, size: int) -> Tensor:
-    """Points `(count, N, 2)` in pixels of portraits of `size` px, from what newer ComfyUIs call FACE_LANDMARKS.
-
-    landmarks: `{"frames": [[{"landmarks_xy": (N, 2)}, ...], ...], "image_size": (height, width)}`, a list of faces for
-    each picture, found on the portraits themselves. Of several faces in a portrait the one nearest to the canonical
-    framing is taken. Raises NoFaceError for a portrait without a face, InputError for anything of another form.
-    """
-    frames = landmarks.get("frames") if isinstance(landmarks, Mapping) else None
-    if frames is None or "image_size" not in landmarks:
-        raise InputError("face landmarks: a FACE_LANDMARKS value with frames and image_size is wanted")
-    if len(frames) != count:
-        raise InputError(
-            f"face landmarks: they are of {len(frames)} pictures, the portraits are {count}; find them on the portraits"
-        )
-    height, width = landmarks["image_size"]
-    scale = torch.tensor([size / width, size / height], dtype=torch.float32)
-    return torch.stack([_nearest(faces, scale, size, i) for i, faces in enumerate(frames)])
-
-
-def _nearest(faces: Any, scale: Tensor, size: int, index: int) -> Tensor:
-    if not faces:
-        raise NoFaceError(f"face landmarks: there is no face in picture {index}")
-    found = [torch.as_tensor(face["landmarks_xy"], dtype=torch.float32)[:, :2] * scale for face in faces]
-    for points in found:
-        if len(points) not in COUNTS:
-            raise InputError(
-                f"face landmarks: {', '.join(map(str, COUNTS))} points of a face are known, these are {len(points)}"
-            )
-    return min(found, key=lambda points: float((five_of(points) - canonical_points(size)).norm()))

@@ -20,7 +20,9 @@ from identiface_core.faces.alignment import (
     warp,
     warp_antialiased,
 )
-from identiface_core.faces.landmark_parts import LandmarkParts, points_of_host
+from identiface_core.faces.base import box_of
+from identiface_core.faces.host_landmarks import finders_of_host, points_of_host
+from identiface_core.faces.landmark_parts import LandmarkParts
 from identiface_core.faces.landmarks import COUNTS, SCHEMES, five_of, parts_from_landmarks
 from identiface_core.faces.outlines import convex_region, hull
 from identiface_core.faces.parsing import CHANNEL, DEVIATION, MEAN, ORDERS, FaceParsingParts
@@ -194,13 +196,26 @@ def test_landmarks_of_the_host_are_read() -> None:
     assert torch.allclose(found, drawn(478).expand(2, -1, -1), atol=1e-3)
     with pytest.raises(NoFaceError, match="picture 1"):
         points_of_host(host_value([points], []), 2, 128)
-    with pytest.raises(InputError, match="of 1 pictures, the portraits are 2"):
+    with pytest.raises(InputError, match="of 1 pictures, these are 2"):
         points_of_host(host_value([points]), 2, 128)
     with pytest.raises(InputError, match="these are 7"):
         points_of_host(host_value([points[:7]]), 1, 128)
     for bad in ({}, [1, 2], {"frames": []}):
         with pytest.raises(InputError, match="FACE_LANDMARKS"):
             points_of_host(bad, 1, 128)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_landmarks_of_the_host_are_faces(count: int) -> None:
+    """In pixels of a picture that is larger than the one they were found on, by another factor each way."""
+    near, far = drawn(count, 256), drawn(count, 256) * 0.2 + 9
+    finders = finders_of_host(host_value([far, near], [], size=(256, 512)), 2, (512, 1536))
+    assert [len(one.find_faces(torch.zeros(3, 1, 1))) for one in finders] == [2, 0]
+    face = finders[0].find_faces(torch.zeros(3, 1, 1))[1]
+    assert torch.allclose(face.points, five_of(near) * torch.tensor([3.0, 2.0]), atol=1e-3)
+    assert face.box == box_of(face.points) and face.score == 1
+    with pytest.raises(InputError, match="of 1 pictures, these are 2"):
+        finders_of_host(host_value([near]), 2, (256, 256))
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(106, 2), (68, 3)])

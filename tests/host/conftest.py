@@ -17,7 +17,7 @@ def server() -> Iterator[Server]:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    with Server() as running:
+    with Server({"values": Path(__file__).parent / "packs" / "values"}) as running:
         yield running
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from identiface_core.faces.alignment import warp
+from identiface_core.faces.alignment import align, warp
+from identiface_core.faces.landmarks import SCHEMES
 from identiface_core.imaging import to_pil
 from identiface_core.synthesis.identity import canonical_nuisance, sample_identities
 from identiface_core.synthesis.portrait import render
@@ -30,12 +31,16 @@ def street() -> Image.Image:
     """Two drawn people, 520 x 300: a large one on the left, a small one on the right."""
     people = render(sample_identities(2, 79), canonical_nuisance(2)).image
     scene = torch.full((1, 3, 300, 520), 0.6)
-    for image, x, y, scale in ((people[0], 20.0, 30.0, 1.8), (people[1], 330.0, 90.0, 1.2)):
+    for image, (x, y, scale) in zip(people, PLACES, strict=True):
         there = torch.tensor([[[scale, 0, x], [0, scale, y]]])
         placed = warp(image[None], there, (300, 520), padding="zeros")
         inside = warp(torch.ones(1, 1, 128, 128), there, (300, 520), padding="zeros")
         scene = scene * (1 - inside) + placed * inside
     return to_pil(scene[0])
+
+
+PLACES = ((20.0, 30.0, 1.8), (330.0, 90.0, 1.2))
+"""Left edge, upper edge and scale of the portraits of two people in the street."""
 
 
 def found(picture: str, **more: Any) -> Graph:
@@ -114,6 +119,70 @@ def test_the_nearest_face_is_found_again(embedded: Server, put_picture: Put, str
     graph["again"]["inputs"]["matcher"] = ["model", 5]
     run = embedded.run(graph)
     assert run.status == "error" and "embed it with the same" in run.message, run.message
+
+
+def meshes() -> list[list[list[float]]]:
+    """468 points on each face of the street, in pixels of the picture halved; no more than five places differ."""
+    points = render(sample_identities(2, 79), canonical_nuisance(2)).points
+    scheme, found = SCHEMES[468], []
+    for five, (x, y, scale) in zip(points, PLACES, strict=True):
+        mesh = five[2].repeat(468, 1)
+        mesh[list(scheme.eyes[0])], mesh[list(scheme.eyes[1])] = five[0], five[1]
+        mesh[list(scheme.corners)] = five[3:]
+        found.append(((mesh * scale + torch.tensor([x, y])) / 2).tolist())
+    return found
+
+
+def test_the_hosts_own_landmarks_stand_in_for_a_detector(
+    embedded: Server, put_picture: Put, street: Image.Image
+) -> None:
+    frame = [{"landmarks_xy": mesh} for mesh in meshes()]
+    value = json.dumps({"frames": [frame], "image_size": [150, 260]})
+    graph = found(put_picture("street.png", street), choice="by number", number=1)
+    del graph["finder"], graph["faces"]["inputs"]["finder"]
+    graph |= {
+        "landmarks": node("FaceLandmarksForTests", value=value),
+        "portrait": node("IdentiFaceAlignFace", image=["image", 0], faces=["faces", 0], size=128),
+        "show": node("PreviewImage", images=["portrait", 0]),
+    }
+    graph["faces"]["inputs"]["landmarks"] = ["landmarks", 0]
+    run = embedded.run(graph)
+    assert run.status == "success", run.message
+    text = run.outputs["faces"]["text"][0]
+    assert "face 1 of 2: as asked" in text and text.count("score 1.00") == 2, text
+    person = render(sample_identities(2, 79), canonical_nuisance(2))
+    wanted = align(person.image[1:], person.points[1:])[0].movedim(0, -1).numpy() * 255
+    difference = np.abs(pixels(embedded, run, "show") - wanted)[24:104, 24:104]
+    assert difference.mean() < 6, "the second person, in the canonical framing"
+    graph["landmarks"]["inputs"]["value"] = json.dumps({"frames": [[]], "image_size": [150, 260]})
+    run = embedded.run(graph)
+    assert run.status == "error" and "picture 0: no face was found" in run.message, run.message
+    assert "whole" not in run.message
+    del graph["landmarks"], graph["faces"]["inputs"]["landmarks"]
+    run = embedded.run(graph)
+    assert run.status == "error" and "link finder, of Load Face Detector, or landmarks" in run.message
+
+
+def test_boxes_of_others_are_used_or_said(embedded: Server, put_picture: Put, street: Image.Image) -> None:
+    box = {"x": 380, "y": 140, "width": 70, "height": 80}
+    graph = found(put_picture("street.png", street), choice="by box", on_no_face="skip")
+    graph["boxes"] = node("BoundingBoxesForTests", value=json.dumps([[], [box]]))
+    graph["two"] = node("ImageBatch", image1=["image", 0], image2=["image", 0])
+    graph["faces"]["inputs"] |= {"boxes": ["boxes", 0], "image": ["two", 0]}
+    run = embedded.run(graph)
+    assert run.status == "success", run.message
+    text = run.outputs["faces"]["text"][0]
+    assert (
+        "no box was given for this picture. The picture is left out." in text and "overlaps the box" in text
+    )
+    graph["faces"]["inputs"]["choice"] = "largest"
+    run = embedded.run(graph)
+    assert "The linked boxes were not used: the choice is 'largest'" in run.outputs["faces"]["text"][0]
+    graph["boxes"]["inputs"]["value"] = json.dumps([[], [{**box, "x": "left"}]])
+    run = embedded.run(graph)
+    assert (
+        run.status == "error" and "four numbers x, y, width and height; this is {'x': 'left'" in run.message
+    )
 
 
 def test_several_faces_and_none_are_told(embedded: Server, put_picture: Put, street: Image.Image) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from identiface_core.faces.alignment import warp
+from identiface_core.imaging import to_pil
+from identiface_core.synthesis.identity import canonical_nuisance, sample_identities
+from identiface_core.synthesis.portrait import render
 from tests.core.matcher_files import faces, tiny_residual
-from tests.host.graphs import node
+from tests.core.onnx_fakes import matcher as onnx_matcher
+from tests.host.graphs import kept, node
 from tests.host.server import Graph, Server
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
@@ -124,6 +131,160 @@ def test_refusals_say_what_to_do(
                 raise
             text = str(refused)
         assert said in text, (name, text)
+
+
+def scene(people: Any, scale: float, x: float, y: float, size: tuple[int, int]) -> Image.Image:
+    """A drawn person, (1, 3, 128, 128), in a picture of `size` (height, width)."""
+    there = torch.tensor([[[scale, 0, x], [0, scale, y]]])
+    inside = warp(torch.ones(1, 1, 128, 128), there, size, padding="zeros")
+    return to_pil((warp(people, there, size) * inside + 0.6 * (1 - inside))[0])
+
+
+@pytest.fixture
+def persons(put_picture: Any) -> tuple[str, str, str]:
+    """One drawn person in two wide scenes, and another in a third."""
+    drawn = render(sample_identities(2, 79), canonical_nuisance(2)).image
+    places = ((0, 1.8, 30, 20, (290, 520)), (0, 1.3, 200, 25, (240, 400)), (1, 1.6, 90, 30, (280, 460)))
+    scenes = [scene(drawn[who : who + 1], *place) for who, *place in places]
+    names = [put_picture(f"scene{number}.png", one) for number, one in enumerate(scenes)]
+    return names[0], names[1], names[2]
+
+
+def road(picture: str, at: str, matcher: list[Any], finder: list[Any]) -> Graph:
+    """Picture, faces, portrait, embedding of the portrait and of the picture itself, by ids that begin with `at`."""
+    how = {"choice": "the only one", "number": 0, "box": "", "threshold": 0.0, "on_no_face": "error"}
+    return {
+        f"{at}image": node("LoadImage", image=picture),
+        f"{at}faces": node("IdentiFaceDetectFace", image=[f"{at}image", 0], finder=finder, **how),
+        f"{at}portrait": node(
+            "IdentiFaceAlignFace", image=[f"{at}image", 0], faces=[f"{at}faces", 0], size=512
+        ),
+        f"{at}query": node(
+            "IdentiFaceEmbedFace", matcher=matcher, image=[f"{at}portrait", 0], origin="photo"
+        ),
+        f"{at}straight": node(
+            "IdentiFaceEmbedFace",
+            matcher=matcher,
+            image=[f"{at}image", 0],
+            faces=[f"{at}faces", 0],
+            origin="photo",
+        ),
+    }
+
+
+def test_people_are_found_aligned_embedded_and_compared(
+    embedded: Server, persons: tuple[str, str, str]
+) -> None:
+    """The whole road in one graph, with a matcher from an ONNX file that nobody trained."""
+    folder = embedded.base / "models" / "identiface_matchers"
+    folder.mkdir(exist_ok=True)
+    onnx_matcher(folder / "standin.onnx")
+    graph: Graph = {
+        "finder": node("IdentiFaceLoadFaceDetector", file="embedded"),
+        "matcher": node("IdentiFaceLoadMatcher", file="standin.onnx", colour="automatic"),
+    }
+    for name, at in zip(persons, "abc", strict=True):
+        graph |= road(name, at, ["matcher", 0], ["finder", 0])
+    pairs = {
+        "same": ("aquery", "bquery"),
+        "other": ("aquery", "cquery"),
+        "straight": ("aquery", "astraight"),
+    }
+    for name, (first, second) in pairs.items():
+        graph[name] = node(
+            "IdentiFaceCompareFaces",
+            matcher=["matcher", 0],
+            map="features",
+            query_1=[first, 0],
+            query_2=[second, 0],
+        )
+    run = embedded.run(graph)
+    assert run.status == "success", run.message
+    cosines = {name: float(run.outputs[name]["text"][0].split()[1]) for name in pairs}
+    assert min(cosines["same"], cosines["straight"]) > 0.95 and cosines["other"] < 0.85, cosines
+
+
+def test_a_picture_that_is_no_portrait_is_refused(embedded: Server, persons: tuple[str, str, str]) -> None:
+    graph = {"model": node("IdentiFaceLoadEmbeddedModel"), **road(persons[0], "", ["model", 4], ["model", 7])}
+    graph["squashed"] = node("IdentiFaceEmbedFace", matcher=["model", 4], image=["image", 0], origin="photo")
+    graph["beside"] = node(
+        "IdentiFaceEmbedFace",
+        matcher=["model", 4],
+        image=["image", 0],
+        faces=["faces", 0],
+        image_2=["image", 0],
+        origin="photo",
+    )
+    for name in ("squashed", "beside"):
+        run = embedded.run(kept({**graph, "show": node("PreviewAny", source=[name, 2])}, "show"))
+        assert run.status == "error" and "a portrait is square, this picture is 520 x 290 px" in run.message
+    # What Detect Face passes through is padded, as Align Face does it.
+    graph["faces"]["inputs"] |= {"choice": "by number", "number": 7, "on_no_face": "pass through"}
+    graph["compare"] = node(
+        "IdentiFaceCompareFaces",
+        matcher=["model", 4],
+        map="features",
+        query_1=["query", 0],
+        query_2=["straight", 0],
+    )
+    run = embedded.run(kept(graph, "compare"))
+    assert run.status == "success", run.message
+    assert float(run.outputs["compare"]["text"][0].split()[1]) > 0.97
+
+
+def test_what_a_similarity_rests_on_is_said(embedded: Server, persons: tuple[str, str, str]) -> None:
+    folder = embedded.base / "input" / "few"
+    folder.mkdir(exist_ok=True)
+    for name in persons[1:]:
+        shutil.copy(embedded.base / "input" / name, folder)
+    graph: Graph = {"model": node("IdentiFaceLoadEmbeddedModel")}
+    for name, at in zip(persons, "ab", strict=False):
+        graph |= road(name, at, ["model", 4], ["model", 7])
+    graph["aquery"]["inputs"]["origin"] = "generated"
+    graph["few"] = node("IdentiFaceEnrolFaces", toolkit=["model", 8], folder="few", save=False, name="few")
+    graph["compare"] = node(
+        "IdentiFaceCompareFaces",
+        matcher=["model", 4],
+        map="features",
+        query_1=["aquery", 0],
+        query_2=["bquery", 0],
+        gallery=["few", 0],
+        toolkit=["model", 8],
+    )
+    run = embedded.run(kept(graph, "compare"))
+    assert run.status == "success", run.message
+    text = run.outputs["compare"]["text"][0]
+    assert "359,700 compared" in text, "the table of generated faces reads it"
+    assert "gives no table: a calibration wants at least 15" in text, text
+    assert "query_1 was made from generated faces." in text and "query_2 was" not in text, text
+    graph["bquery"]["inputs"]["origin"] = "generated"
+    text = embedded.run(kept(graph, "compare")).outputs["compare"]["text"][0]
+    assert "No table was measured for query_1 and query_2." in text and "compared" not in text, text
+
+
+def test_one_of_several_faces_is_judged(embedded: Server, persons: tuple[str, str, str]) -> None:
+    graph: Graph = {"model": node("IdentiFaceLoadEmbeddedModel")}
+    for name, at in zip(persons, "ab", strict=False):
+        graph[f"{at}image"] = node("LoadImage", image=name)
+    graph["both"] = node(
+        "ImageStitch",
+        image1=["aimage", 0],
+        image2=["bimage", 0],
+        direction="right",
+        match_image_size=False,
+        spacing_width=0,
+        spacing_color="white",
+    )
+    how = {"choice": "largest", "number": 0, "box": "", "threshold": 0.0, "on_no_face": "error"}
+    graph["faces"] = node("IdentiFaceDetectFace", image=["both", 0], finder=["model", 7], **how)
+    graph["judge"] = node(
+        "IdentiFaceRecognisability", image=["both", 0], face="automatic", finder=["model", 7]
+    )
+    run = embedded.run(kept(graph, "judge"))
+    assert run.status == "error" and "2 faces were found" in run.message, run.message
+    graph["judge"]["inputs"]["faces"] = ["faces", 0]
+    run = embedded.run(kept(graph, "judge"))
+    assert run.status == "success" and "May be searched" in run.outputs["judge"]["text"][0], run.message
 
 
 def test_the_embedded_matcher_has_its_tables(embedded: Server, pictures: tuple[str, str]) -> None:
