@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from identiface_core.errors import InputError, NoFaceError
-from identiface_core.faces.alignment import canonical_points
+from identiface_core.faces.alignment import canonical_points, check_points
 from identiface_core.faces.base import Face, KnownFaces, box_of
 from identiface_core.faces.landmarks import COUNTS, five_of
 
@@ -22,11 +22,15 @@ def finders_of_host(landmarks: Any, count: int, size: tuple[int, int]) -> list[K
     """For each of `count` pictures of `size` (height, width) px a finder that knows the host's faces.
 
     The five points come from all of a face's, the box from the five; a host tells no score: 1. Raises InputError for anything of
-    another form, or of another number of pictures.
+    another form, of another number of pictures, or for points that coincide or are not finite.
     """
-    frames = _frames(landmarks, count, size)
-    fives = [[five_of(points) for points in faces] for faces in frames]
-    return [KnownFaces(tuple(Face(box_of(five), five, 1.0) for five in faces)) for faces in fives]
+    found = []
+    for index, faces in enumerate(_frames(landmarks, count, size)):
+        fives = [five_of(points) for points in faces]
+        for five in fives:
+            check_points(five, f"face landmarks, picture {index}")
+        found.append(KnownFaces(tuple(Face(box_of(five), five, 1.0) for five in fives)))
+    return found
 
 
 def points_of_host(landmarks: Any, count: int, size: int) -> Tensor:

@@ -216,6 +216,8 @@ def test_landmarks_of_the_host_are_faces(count: int) -> None:
     assert face.box == box_of(face.points) and face.score == 1
     with pytest.raises(InputError, match="of 1 pictures, these are 2"):
         finders_of_host(host_value([near]), 2, (256, 256))
+    with pytest.raises(InputError, match="picture 0: .*coincide"):
+        finders_of_host(host_value([near * 0]), 1, (256, 256))
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(106, 2), (68, 3)])
