@@ -12,6 +12,7 @@ from .images import to_core
 
 CATEGORY = "IdentiFace/identity"
 METHODS = ("latent", "decoded", "search")
+TAKES = ("consensus", "candidate")
 NEVER = 1.0
 
 
@@ -161,6 +162,80 @@ class IdentityGuidance(io.ComfyNode):
         )
 
 
+class GalleryTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IdentiFaceGalleryTarget",
+            display_name="Gallery Target",
+            category=CATEGORY,
+            description="Somebody to guide to out of a gallery: the consensus of the people most like a query, or one of "
+            "them. And the same as the judge sees it, so that Guidance Check needs no photo of the person sought.",
+            inputs=[
+                sockets.Gallery.Input("gallery", tooltip="Whom to search."),
+                sockets.Embedding.Input("query", tooltip="From Embed Evidence or Embed Face."),
+                io.Combo.Input(
+                    "take",
+                    options=list(TAKES),
+                    default=TAKES[0],
+                    tooltip="consensus: of the first so many people. candidate: the one at this rank alone, which draws a guess.",
+                ),
+                io.Int.Input(
+                    "number", default=20, min=1, max=1000, tooltip="How many people, or the candidate's rank."
+                ),
+                io.String.Input(
+                    "exclude", default="", multiline=True, tooltip="Names to leave out, one a line."
+                ),
+            ],
+            outputs=[
+                sockets.out(sockets.Embedding, "target", tooltip="For Identity Guidance."),
+                sockets.out(sockets.Embedding, "judge_target", tooltip="For Guidance Check."),
+                sockets.out(io.String, "people", tooltip="Who they are, best first."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, gallery: Any, query: Any, take: str, number: int, exclude: str) -> io.NodeOutput:
+        from comfy_execution.graph import ExecutionBlocker
+
+        from identiface_core.diffusion.guidance.targets import consensus_of_top
+        from identiface_core.errors import InputError
+        from identiface_core.gallery import search
+        from identiface_core.matchers.base import Embedding
+
+        from .identity import Query
+
+        sockets.one_of(take, TAKES, "Gallery Target: take")
+        left_out = [line.strip() for line in exclude.splitlines() if line.strip()]
+        found = search(gallery, query.embedding, number, exclude=left_out, source=query.source).people()
+        if len(found) < number:
+            raise InputError(
+                f"Gallery Target: number {number} is wanted, the gallery has {len(found)} people to choose from"
+            )
+        rows = [row for row, person in enumerate(gallery.people) if person not in left_out]
+        own = query.embedding.matcher
+        base = gallery.templates[own][rows]
+
+        def as_seen_by(name: str) -> Any:
+            seen = gallery.templates[name]
+            if take == TAKES[0]:
+                vector = consensus_of_top(base, query.embedding.vector.float().cpu(), number, seen[rows])
+            else:
+                vector = seen[gallery.people.index(found[-1])]
+            return Query(Embedding(vector, name, synthetic=True), "portrait")
+
+        judges = [name for name in gallery.templates if name != own]
+        judged = (
+            as_seen_by(judges[0])
+            if judges
+            else ExecutionBlocker(
+                f"Gallery Target: the gallery holds templates of '{own}' alone; a judge must be another: enrol with two"
+            )
+        )
+        told = "\n".join(found if take == TAKES[0] else found[-1:])
+        return io.NodeOutput(as_seen_by(own), judged, told)
+
+
 class GuidanceCheck(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -178,7 +253,8 @@ class GuidanceCheck(io.ComfyNode):
                 sockets.Matcher.Input("judge", tooltip="Another one, trained apart."),
                 sockets.Embedding.Input(
                     "judge_target",
-                    tooltip="The person as the judge sees them: Embed Face with the judge, of a photo that guidance did not use.",
+                    tooltip="The person as the judge sees them: Gallery Target, or Embed Face with the judge, of a photo that "
+                    "guidance did not use.",
                 ),
             ],
             outputs=[
@@ -310,4 +386,4 @@ def _cosine(image: Any, matcher: Any, target: Any) -> float:
     return float((vectors @ target.embedding.vector.float().cpu()).mean())
 
 
-NODES = [IdentityGuidance, GuidanceCheck]
+NODES = [IdentityGuidance, GalleryTarget, GuidanceCheck]
