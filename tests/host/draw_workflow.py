@@ -132,10 +132,11 @@ async def draw(server: Server, page: Page, name: str) -> None:
             assert back[node]["inputs"].get(label) == value, (node, label, value, back[node]["inputs"])
 
     if plan.RUNS:
+        before = set(server.get("/history"))
         await page.run("app.queuePrompt(0)")
-        while not server.get("/history"):
+        while not (ended := set(server.get("/history")) - before):
             await asyncio.sleep(1)
-        outcome = next(iter(server.get("/history").values()))["status"]
+        outcome = server.get("/history")[ended.pop()]["status"]
         assert outcome["status_str"] == "success", outcome
         await asyncio.sleep(3)
     await page.run("document.querySelectorAll('.p-dialog-close-button').forEach((one) => one.click())")

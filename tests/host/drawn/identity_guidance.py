@@ -55,12 +55,14 @@ NAMED = {
     "plain shown": titled(node("PreviewImage", images=["plain large", 0]), "Without guidance"),
     "guided shown": titled(node("PreviewImage", images=["guided large", 0]), "With guidance: the same four seeds"),
     "judged": titled(
-        node("IdentiFaceEmbedFace", matcher=["model", 5], image=["search", 1], origin="photo"),
-        "Embed Face: for the judge",
+        node(
+            "IdentiFaceGalleryTarget", gallery=["gallery", 0], query=["query", 0], take="consensus", number=20, exclude=""
+        ),
+        "Gallery Target: whom the judge looks for",
     ),
     "check": node(
         "IdentiFaceGuidanceCheck", guided=["guided faces", 0], unguided=["plain faces", 0], matcher=["model", 4],
-        target=["query", 0], judge=["model", 5], judge_target=["judged", 0],
+        target=["query", 0], judge=["model", 5], judge_target=["judged", 1],
     ),
     "told": titled(node("PreviewAny", source=["check", 0]), "What the check says"),
     "first": titled(
@@ -86,7 +88,7 @@ AT = {
     "plain faces": (1680, 60, 200, 60), "guided faces": (1680, 700, 200, 60),
     "plain large": (1680, 190, 200, 90), "guided large": (1680, 830, 200, 90),
     "plain shown": (1920, 60, 570, 570), "guided shown": (1920, 700, 570, 570),
-    "judged": (2590, 60, 230, 230), "check": (2850, 60, 220, 160), "told": (3100, 60, 430, 160),
+    "judged": (2590, 60, 270, 230), "check": (2890, 60, 190, 160), "told": (3100, 60, 430, 160),
     "first": (2590, 590, 280, 100), "compare": (2590, 770, 940, 720),
 }  # fmt: skip
 """Node -> x, y, width, height."""
@@ -127,8 +129,8 @@ NOTES = [
     ),
     (
         "Try it", 1920, 1350, 570, 140,
-        "`scale` 0 gives the upper faces to the last bit. With 0.2 A rises further, and B no more. With 0.5 the faces are "
-        "spoiled, and the check warns.",
+        "`scale` 0 gives the upper faces to the last bit; with 0.5 they are spoiled, and the check warns. **Better still**: link "
+        "`sampler` into *SamplerCustom*, with the MODEL of *Apply Control* and scale 0.04.",
     ),
     (
         "How to read it", 2590, 350, 480, 100,
@@ -137,8 +139,8 @@ NOTES = [
     ),
     (
         "Who is the person?", 3100, 290, 430, 160,
-        "Nobody knows. B looks for the best candidate, who may be the wrong one, on a gallery picture that guidance did not use. "
-        "If you have another photo of the person, link that to **Embed Face**.",
+        "Nobody knows. B looks for the twenty people of the gallery whom the evidence is most like, as B sees them. If you have "
+        "another photo of the person, use **Embed Face** with the judge instead.",
     ),
     (
         "What the map means", 2910, 590, 620, 100,
