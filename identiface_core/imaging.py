@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000"
 """Pillow's names of the formats we open. Vector formats are left out: Pillow hands them to outside
 programs.
 """
+
+Filter = Literal["bilinear", "bicubic"]
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +136,47 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     """
     batch = image if image.dim() == 4 else image[None]
     if batch.shape[-2:] != (height, width):
-        batch = F.interpolate(
-            batch, (height, width), mode="bicubic", align_corners=False, antialias=True
-        ).clamp(0, 1)
+        batch = resample(batch, (height, width), "bicubic").clamp(0, 1)
     return batch if image.dim() == 4 else batch[0]
+
+
+def resample(images: Tensor, size: tuple[int, int], mode: Filter) -> Tensor:
+    """`(B, C, H, W)` -> `(B, C, *size)`, antialiased when shrinking; to the bit `F.interpolate` with `antialias`, but with a
+    gradient on every device.
+
+    Pixel centres at integer + 0.5 (corners are not aligned). Not clamped: "bicubic" may overshoot. Works in float32 at least.
+    """
+    if images.shape[-2:] == size:
+        return images
+    fine = images.to(torch.promote_types(images.dtype, torch.float32))
+    return _Resample.apply(fine, size, mode).to(images.dtype)
+
+
+class _Resample(torch.autograd.Function):
+    """Sums of pixels, so the gradient is two matrix products. torch has kernels of its own for CPUs and CUDA only."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, size: tuple[int, int], mode: Filter) -> Tensor:
+        ctx.sides, ctx.mode = tuple(zip(images.shape[-2:], size, strict=True)), mode
+        return F.interpolate(images, size, mode=mode, align_corners=False, antialias=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        rows, columns = (_shares(before, after, ctx.mode, gradient) for before, after in ctx.sides)
+        return rows.mT @ gradient @ columns, None, None
+
+
+def _shares(before: int, after: int, mode: Filter, like: Tensor) -> Tensor:
+    """`(after, before)`: how far each pixel before counts in each one after; rows sum to 1. The tent, or Keys' cubic of -1/2."""
+    scale = before / after
+    at = torch.arange(before, dtype=like.dtype, device=like.device) + 0.5
+    centres = scale * (torch.arange(after, dtype=like.dtype, device=like.device) + 0.5)
+    x = ((at - centres[:, None]) / max(scale, 1.0)).abs()
+    if mode == "bilinear":
+        found = (1 - x).clamp(min=0)
+    else:
+        found = torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2) * (x < 2)
+    return found / found.sum(1, keepdim=True)
 
 
 def luminance(image: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from identiface_core.errors import InputError
+from identiface_core.imaging import resample
 
 PORTRAIT_SIDE = 128
 
@@ -143,8 +144,17 @@ def align(image: Tensor, points: Tensor, size: int = PORTRAIT_SIDE) -> Tensor:
 def warp_antialiased(
     image: Tensor, matrix: Tensor, size: int | tuple[int, int], *, padding: str = "border"
 ) -> Tensor:
-    """As `warp`, with the source shrunk (antialiased) beforehand where the map shrinks it. One image at a
-    time inside.
+    """As `warp`, bilinear, with the source shrunk (antialiased) beforehand where the map shrinks it.
+
+    Convention:
+        - image `(B, C, H, W)` in [0, 1]; matrix `(B, 2, 3)` from source pixels to target pixels; size, pixel centres and padding
+          as in `warp`
+        - each image by the scale of its own matrix, one at a time: below 0.75 it is shrunk by that to whole pixels (bicubic,
+          clamped to [0, 1]), which the rest of the map takes into account
+        - differentiable in image and matrix; the whole pixels are a constant to the gradient
+
+    >>> warp_antialiased(torch.zeros(2, 3, 50, 60), torch.tensor([[[0.5, 0, 0], [0, 0.5, 0]]]).expand(2, -1, -1), (20, 30)).shape
+    torch.Size([2, 3, 20, 30])
     """
     results = []
     for i in range(len(image)):
@@ -153,7 +163,7 @@ def warp_antialiased(
         if 0 < factor < 0.75:
             height, width = (max(1, round(n * factor)) for n in picture.shape[-2:])
             ratio = torch.tensor([picture.shape[-1] / width, picture.shape[-2] / height]).to(m)
-            picture = F.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+            picture = resample(picture, (height, width), "bicubic").clamp(0, 1)
             m = torch.cat([m[:, :, :2] * ratio, m[:, :, 2:]], -1)
         results.append(warp(picture, m, size, padding=padding))
     return torch.cat(results)

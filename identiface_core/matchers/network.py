@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from identiface_core.imaging import resample
+
 SIDE = 64
 """Pixels per side of the portraits the network reads."""
 
@@ -97,9 +99,7 @@ def shrink(portraits: Tensor) -> Tensor:
     """Portraits (B, 3, H, W) to the network's (B, 3, 64, 64), antialiased, differentiable; values stay in [0,
     1].
     """
-    if portraits.shape[-2:] == (SIDE, SIDE):
-        return portraits
-    return F.interpolate(portraits, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return resample(portraits, (SIDE, SIDE), "bilinear")
 
 
 def parameter_count(module: nn.Module) -> int:

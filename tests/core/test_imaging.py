@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -105,6 +108,32 @@ def test_resize_antialiases_and_keeps_the_mean() -> None:
     assert small.shape == (1, 8, 8)
     assert (small - 0.5).abs().max() < 0.05
     assert imaging.resize(stripes[None], 64, 64).equal(stripes[None])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(5, 9), (31, 9), (40, 17), (13, 17), (13, 60), (1, 1)])
+def test_resampling_is_torch_s_own_and_so_is_its_gradient(mode: Any, size: tuple[int, int]) -> None:
+    def torchs(images: Tensor) -> Tensor:
+        return F.interpolate(images, size, mode=mode, antialias=True, align_corners=False)
+
+    images = torch.rand(2, 3, 31, 17, generator=torch.Generator().manual_seed(1))
+    assert imaging.resample(images, size, mode).equal(torchs(images))
+    fine = images.double().requires_grad_()
+    weights = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    (wanted,) = torch.autograd.grad((torchs(fine) * weights).sum(), fine)
+    (found,) = torch.autograd.grad((imaging.resample(fine, size, mode) * weights).sum(), fine)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    for dtype, near in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
+        rough = images.to(dtype).requires_grad_()
+        (found,) = torch.autograd.grad((imaging.resample(rough, size, mode) * weights.to(dtype)).sum(), rough)
+        assert found.dtype == dtype and (found - wanted).abs().max() < near * wanted.abs().max()
+
+
+def test_the_gradient_of_resampling_has_a_gradient() -> None:
+    images = torch.rand(1, 1, 7, 6, dtype=torch.float64, requires_grad=True)
+    for mode in ("bilinear", "bicubic"):
+        call = partial(imaging.resample, size=(3, 9), mode=mode)
+        assert torch.autograd.gradcheck(call, images) and torch.autograd.gradgradcheck(call, images)
 
 
 def test_uint8_round_trip() -> None:

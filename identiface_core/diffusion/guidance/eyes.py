@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...errors import InputError
+from ...imaging import resample
 
 Said = Tensor | None
 """Value index per attribute of the lexicon, -1 unsaid: (SLOTS,) or (B, SLOTS); None: no words."""
@@ -68,10 +68,7 @@ class DecodedEye:
         if self.crop is not None:
             crop = self.crop.to(pictures).expand(len(pictures), -1, -1)
             return warp_antialiased(pictures, crop, PORTRAIT_SIDE)
-        side = (PORTRAIT_SIDE, PORTRAIT_SIDE)
-        if pictures.shape[-2:] == side:
-            return pictures
-        return F.interpolate(pictures, side, mode="bilinear", antialias=True, align_corners=False)
+        return resample(pictures, (PORTRAIT_SIDE, PORTRAIT_SIDE), "bilinear")
 
     def __call__(self, latents: Tensor) -> Seen:
         portraits = self.portraits(latents)

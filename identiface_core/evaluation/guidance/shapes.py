@@ -22,6 +22,7 @@ from identiface_core.diffusion.guidance.targets import Target, Towards
 from identiface_core.diffusion.sampling import Denoiser, dpmpp_2m
 from identiface_core.diffusion.schedule import denoised_from_v, scale_input, sigma_to_t, uniform_sigmas
 from identiface_core.errors import InputError
+from identiface_core.imaging import resample
 from identiface_core.matchers.residual import ResidualFaceNet
 
 from .cost import peak_bytes, ratio, seconds
@@ -138,7 +139,7 @@ def shape_cost(
         module.to(device).eval().requires_grad_(False)
 
     def embed(portraits: Tensor) -> Tensor:
-        crops = F.interpolate(portraits, (112, 112), mode="bilinear", antialias=True)
+        crops = resample(portraits, (112, 112), "bilinear")
         return F.normalize(matcher(crops * 2 - 1), dim=1)
 
     eye = DecodedEye(lambda z: tiny.decoder(z).clamp(0, 1), embed)
