@@ -168,9 +168,9 @@ def test_every_requirement_has_exactly_one_exact_version_on_every_python() -> No
 def test_comfyui_users_keep_their_torch_and_get_the_rest() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     hosts = {Requirement(line).name: line for line in lines if line and not line.startswith("#")}
-    ours = {Requirement(line).name for line in project()["project"]["dependencies"]}
-    for_photos = {"onnx", "onnxruntime"}  # insightface asks for much, and nothing here needs it
-    assert "torch" not in hosts and ours - {"torch"} | for_photos == set(hosts)
+    table = project()["project"]
+    wanted = [*table["dependencies"], *table["optional-dependencies"]["photos"]]
+    assert "torch" not in hosts and {Requirement(line).name for line in wanted} - {"torch"} == set(hosts)
     assert not any("==" in line.split(";")[0] for line in hosts.values())
 
 
