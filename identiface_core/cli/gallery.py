@@ -84,15 +84,14 @@ def search_image(
     matcher, detector: files for photographs, instead of the embedded ones. The false-positive rates of such a matcher are read
     off the gallery, whose people are strangers to each other; a gallery too small for that tells none.
     """
-    import torch
-
     from identiface_core.errors import GalleryError, InputError
-    from identiface_core.faces.choice import portrait_of
+    from identiface_core.faces.choice import choose_face
     from identiface_core.gallery import search
-    from identiface_core.gallery.enrolment import fingerprint, portrait_side
-    from identiface_core.imaging import read_image, resize
+    from identiface_core.gallery.enrolment import fingerprint
+    from identiface_core.imaging import read_image
     from identiface_core.matchers.base import Embedding
     from identiface_core.matchers.calibration import calibrate
+    from identiface_core.matchers.probe import embed_face
     from identiface_core.provenance import Origin, read_origin
     from identiface_core.rounds.case import NOTICE
 
@@ -100,11 +99,9 @@ def search_image(
     picture, gallery = read_image(image), _open(file)
     model = _networks(() if matcher is None else (matcher,), detector, face, device)
     searching = model.matcher_a
-    side = portrait_side((searching,))
-    if face == "whole":
-        portrait = resize(picture, side, side)
-    else:
-        portrait = portrait_of(picture, model.finder, face, size=side, name=image.name)
+    points = None
+    if face != "whole":
+        points = choose_face(model.finder.find_faces(picture), face, name=image.name).points
     try:
         templates = gallery.templates_of(
             searching.name, dimension=searching.dimension, fingerprint=fingerprint(searching)
@@ -112,9 +109,10 @@ def search_image(
     except GalleryError as error:
         raise GalleryError(f"gallery {file}: {error}") from error
     generated = read_origin(image) is Origin.GENERATED
-    with torch.no_grad():
-        vector = searching.embed(portrait[None])[0].float().cpu()
-    query = Embedding(vector, searching.name, synthetic=generated)
+    seen = embed_face(searching, picture, points)
+    query = Embedding(
+        seen.vectors[0].float().cpu(), searching.name, synthetic=generated, quality=float(seen.quality[0])
+    )
     if matcher is None:
         table = model.calibrations.get("portrait")
     else:

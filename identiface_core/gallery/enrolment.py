@@ -1,4 +1,4 @@
-"""Enrolment: portraits in, a gallery out. A picture that cannot be used is listed with the reason, never
+"""Enrolment: faces in, a gallery out. A picture that cannot be used is listed with the reason, never
 dropped silently."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from identiface_core.errors import GalleryError, InputError
 from identiface_core.matchers.base import digest_of
+from identiface_core.matchers.probe import embed_face, portrait_in, reads_photographs
 
 from .store import ORIGINS, Gallery, encode_thumbnail
 
@@ -64,6 +65,79 @@ def fingerprint(matcher: Matcher) -> str:
     return digest_of(net if isinstance(net, torch.nn.Module) else torch.nn.Identity())
 
 
+class Enroller:
+    """Takes faces one by one and makes a gallery of them.
+
+    Several pictures of a person become one template: the mean of the normalised embeddings, normalised again. For a matcher of
+    photographs each counts as far as that matcher trusts the picture; for the embedded ones all count the same, so that a case
+    made again finds the gallery that it names.
+    """
+
+    def __init__(self, matchers: Sequence[Matcher]) -> None:
+        self.matchers = tuple(dict.fromkeys(matchers))  # one matcher may stand in both places
+        self.thumbnails: dict[str, bytes] = {}
+        self.sums: dict[str, dict[str, Tensor]] = {matcher.name: {} for matcher in self.matchers}
+        self.waiting: list[tuple[str, Tensor]] = []
+
+    def add(self, person: str, picture: Tensor, points: Tensor | None = None) -> None:
+        """A picture (3, H, W) in [0, 1] of `person` and where the five points of the face lie in it (5, 2); without points it is
+        a portrait, of any side. The first one is the thumbnail. If this raises InputError, nobody has been added.
+        """
+        seen = {
+            matcher.name: embed_face(matcher, picture, points)
+            for matcher in self.matchers
+            if reads_photographs(matcher)
+        }
+        portrait = portrait_in(picture, points)
+        self.thumbnails.setdefault(person, encode_thumbnail(portrait))
+        for name, face in seen.items():
+            # A person all of whose pictures are bad is enrolled all the same.
+            self._count(name, person, face.vectors[0] * face.quality[0].clamp(min=1e-3))
+        self.waiting.append((person, portrait))
+        if len(self.waiting) == BATCH:
+            self._embed_waiting()
+
+    def gallery(self, origins: Mapping[str, str] | None = None) -> Gallery:
+        """Everybody who was added, in the order of their first pictures. origins: person -> "captured" (default), "edited",
+        "generated". Raises `GalleryError` when there is nobody, or a template is not finite."""
+        self._embed_waiting()
+        people = tuple(self.thumbnails)
+        if not people:
+            raise GalleryError("nobody to enrol: give at least one portrait of one person")
+        templates = {
+            name: torch.nn.functional.normalize(torch.stack([kept[p] for p in people]), dim=1)
+            for name, kept in self.sums.items()
+        }
+        for name, rows in templates.items():
+            if not torch.isfinite(rows).all():
+                raise GalleryError(f"matcher {name!r} gave embeddings that are not finite: check its weights")
+        known = origins or {}
+        return Gallery(
+            people,
+            templates,
+            tuple(self.thumbnails.values()),
+            tuple(known.get(p, "captured") for p in people),
+            {matcher.name: fingerprint(matcher) for matcher in self.matchers},
+        )
+
+    def _embed_waiting(self) -> None:
+        if not self.waiting:
+            return
+        batch = torch.stack([portrait for _, portrait in self.waiting])
+        for matcher in self.matchers:
+            if reads_photographs(matcher):
+                continue
+            with torch.no_grad():
+                rows = torch.nn.functional.normalize(matcher.embed(batch).float().cpu(), dim=1)
+            for (person, _), row in zip(self.waiting, rows, strict=True):
+                self._count(matcher.name, person, row)
+        self.waiting.clear()
+
+    def _count(self, matcher: str, person: str, row: Tensor) -> None:
+        kept, row = self.sums[matcher], row.detach().float().cpu()
+        kept[person] = kept[person] + row if person in kept else row
+
+
 def enrol(
     pairs: Iterable[tuple[str, Tensor]],
     matchers: Sequence[Matcher],
@@ -71,77 +145,17 @@ def enrol(
     *,
     origins: Mapping[str, str] | None = None,
     total: int | None = None,
-    by_quality: bool = False,
 ) -> Gallery:
-    """A gallery of `pairs` (person, portrait (3, S, S) in [0, 1], all of one side; 128 for the embedded matchers).
+    """A gallery of `pairs`: person, and a portrait (3, S, S) in [0, 1] of any side, see `Enroller`.
 
-    Several portraits of a person become one template: each embedding is normalised, the mean of them is
-    normalised again; with `by_quality` each counts as far as its matcher trusts the picture. The first portrait is the
-    thumbnail. `origins`: person -> "captured" (default), "edited", "generated". Raises `GalleryError` when there is
-    nobody, portraits differ in size, or a template is not finite.
+    Raises `GalleryError` when there is nobody, or a template is not finite; InputError for a portrait that is none.
     """
-    sums: dict[str, dict[str, Tensor]] = {matcher.name: {} for matcher in matchers}
-    thumbnails: dict[str, bytes] = {}
-    waiting: list[tuple[str, Tensor]] = []
-
-    def embed_waiting() -> None:
-        if not waiting:
-            return
-        sides = {tuple(portrait.shape) for _, portrait in waiting}
-        if len(sides) > 1:
-            raise GalleryError(
-                f"portraits of one size are wanted, these are of {sorted(sides)}: bring them to one size"
-            )
-        batch = torch.stack([portrait for _, portrait in waiting])
-        for matcher in matchers:
-            with torch.no_grad():
-                rows = weighted(matcher, batch) if by_quality else matcher.embed(batch)
-                rows = rows.detach().float().cpu()
-                rows = rows if by_quality else torch.nn.functional.normalize(rows, dim=1)
-            for (person, _), row in zip(waiting, rows, strict=True):
-                kept = sums[matcher.name]
-                kept[person] = kept[person] + row if person in kept else row
-        waiting.clear()
-
+    enroller = Enroller(matchers)
     for done, (person, portrait) in enumerate(pairs, start=1):
-        thumbnails.setdefault(person, encode_thumbnail(portrait))
-        waiting.append((person, portrait))
-        if len(waiting) == BATCH:
-            embed_waiting()
+        enroller.add(person, portrait)
         if on_progress is not None:
             on_progress(done, total if total is not None else done, person)
-    embed_waiting()
-    people = tuple(thumbnails)
-    if not people:
-        raise GalleryError("nobody to enrol: give at least one portrait of one person")
-    templates = {
-        name: torch.nn.functional.normalize(torch.stack([kept[p] for p in people]), dim=1)
-        for name, kept in sums.items()
-    }
-    for name, rows in templates.items():
-        if not torch.isfinite(rows).all():
-            raise GalleryError(f"matcher {name!r} gave embeddings that are not finite: check its weights")
-    known = origins or {}
-    return Gallery(
-        people,
-        templates,
-        tuple(thumbnails.values()),
-        tuple(known.get(p, "captured") for p in people),
-        {matcher.name: fingerprint(matcher) for matcher in matchers},
-    )
-
-
-def weighted(matcher: Matcher, portraits: Tensor) -> Tensor:
-    """(B, D) embeddings as long as their quality says, at least a thousandth, so that their sum is the weighted template."""
-    found = matcher.embed_with_quality(portraits)
-    return found.vectors * found.quality.clamp_min(1e-3)[:, None].to(found.vectors)
-
-
-def portrait_side(matchers: Sequence[Matcher]) -> int:
-    """Side of portraits that are fine enough for all of `matchers`: a face fills half of a portrait, and all of a matcher's
-    crop."""
-    wanted = 2 * max(getattr(matcher, "side", 0) for matcher in matchers)
-    return 128 if wanted <= 128 else 256
+    return enroller.gallery(origins)
 
 
 def pictures_of(folder: str | Path) -> list[tuple[str, Path]]:
@@ -174,50 +188,38 @@ def enrol_folder(
     on_progress: Progress | None = None,
     choice: FaceChoice | Literal["whole"] = None,
 ) -> Enrolment:
-    """Enrol a folder of pictures with both matchers of `model`, from portraits of as many pixels as these can use.
+    """Enrol a folder of pictures with both matchers of `model`, each face cut from its picture as `matchers.probe` says.
 
     `choice` says which face of a picture with several is meant (as in `faces.choice`; without it such a
     picture is skipped with the reason); "whole" takes every picture as a portrait that is cropped already.
     Raises `GalleryError` when no picture is left.
     """
-    from identiface_core.faces.choice import portrait_of
-    from identiface_core.imaging import read_image, resize
+    from identiface_core.faces.choice import choose_face
+    from identiface_core.imaging import read_image
     from identiface_core.provenance import read_origin
 
     found = pictures_of(path)
-    side = portrait_side((model.matcher_a, model.matcher_b))
+    enroller = Enroller((model.matcher_a, model.matcher_b))
     skipped: list[Skipped] = []
     origins: dict[str, str] = {}
-
-    def portraits() -> Iterable[tuple[str, Tensor]]:
-        for place, (person, file) in enumerate(found, start=1):
-            try:
-                image = read_image(file)
-                if choice == "whole":
-                    portrait = resize(image, side, side)
-                else:
-                    portrait = portrait_of(image, model.finder, choice, size=side, name=file.name)
-            except InputError as error:
-                skipped.append(Skipped(file, str(error)))
-            else:
-                claimed = read_origin(file)
-                origin = "captured" if claimed is None else claimed.value
-                # One generated picture among several makes the template partly generated: it says so.
-                origins[person] = max(origins.get(person, origin), origin, key=ORIGINS.index)
-                yield person, portrait
-            if on_progress is not None:
-                on_progress(place, len(found), file.name)
-
-    try:
-        # One matcher may stand in both places.
-        gallery = enrol(
-            portraits(), tuple(dict.fromkeys((model.matcher_a, model.matcher_b))), origins=origins
+    for place, (person, file) in enumerate(found, start=1):
+        try:
+            image, points = read_image(file), None
+            if choice != "whole":
+                points = choose_face(model.finder.find_faces(image), choice, name=file.name).points
+            enroller.add(person, image, points)
+        except InputError as error:
+            skipped.append(Skipped(file, str(error)))
+        else:
+            claimed = read_origin(file)
+            origin = "captured" if claimed is None else claimed.value
+            # One generated picture among several makes the template partly generated: it says so.
+            origins[person] = max(origins.get(person, origin), origin, key=ORIGINS.index)
+        if on_progress is not None:
+            on_progress(place, len(found), file.name)
+    if not origins:
+        raise GalleryError(
+            f"{path}: none of {len(found)} pictures could be enrolled; the first: "
+            f"{skipped[0].path.name}: {skipped[0].reason}"
         )
-    except GalleryError as error:
-        if skipped and not origins:
-            raise GalleryError(
-                f"{path}: none of {len(found)} pictures could be enrolled; the first: "
-                f"{skipped[0].path.name}: {skipped[0].reason}"
-            ) from error
-        raise
-    return Enrolment(gallery, tuple(skipped))
+    return Enrolment(enroller.gallery(origins), tuple(skipped))

@@ -35,6 +35,9 @@ class Matcher:
     def embed(self, portraits: Tensor) -> Tensor:
         return F.normalize((F.adaptive_avg_pool2d(portraits, self.cells) - 0.5).flatten(1), dim=1)
 
+    def embed_with_quality(self, portraits: Tensor, points: None = None) -> Any:
+        return SimpleNamespace(vectors=self.embed(portraits), quality=torch.ones(len(portraits)))
+
 
 class Encoder:
     """Sees the LQ photo as matcher A would; words and sketch give a fixed direction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -10,11 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from identiface_core.errors import GalleryError, InputError, NoFaceError
+from identiface_core.cli import main
+from identiface_core.errors import GalleryError, InputError
+from identiface_core.faces.alignment import CANONICAL_POINTS
+from identiface_core.faces.base import Face
 from identiface_core.gallery import Gallery, enrol, enrol_folder, search
-from identiface_core.gallery.enrolment import fingerprint, portrait_side
+from identiface_core.gallery.enrolment import Enroller, fingerprint
 from identiface_core.imaging import write_png
+from identiface_core.matchers.aligned import AlignedMatcher
 from identiface_core.matchers.base import Embedding as _Embedding
+from identiface_core.matchers.probe import embed_face, portrait_in
+from identiface_core.matchers.quality import fuse_references
 
 
 def embedding(vector: Tensor, matcher: str) -> _Embedding:
@@ -182,23 +189,24 @@ def test_missing_faiss_is_said(monkeypatch) -> None:
         search(gallery_of(2), embedding(torch.ones(27), "a"), 1)
 
 
+class Finder:
+    """Finds a face everywhere but in white pictures, in dark ones with the nose where an eye is."""
+
+    def find_faces(self, image: Tensor, *, threshold: float = 0.5) -> list[Face]:
+        if float(image.mean()) > 0.99:
+            return []
+        points = CANONICAL_POINTS * image.shape[-1] / 128
+        if float(image.mean()) < 0.25:
+            points[2] = points[0]
+        return [Face((0.0, 0.0, 1.0, 1.0), points, 0.9)]
+
+
 class Model:
-    finder = None
+    finder = Finder()
     matcher_a, matcher_b = Colour("a"), Colour("b", 12)
 
 
-def test_enrol_folder(tmp_path, monkeypatch) -> None:
-    finder = pytest.importorskip("identiface_core.faces.choice")
-    from identiface_core.imaging import write_png
-
-    def portrait_of(
-        image: Tensor, _finder: object, _choice: object = None, *, size: int, name: str
-    ) -> Tensor:
-        if float(image.mean()) > 0.99:
-            raise NoFaceError(f"{name}: no face was found")
-        return image
-
-    monkeypatch.setattr(finder, "portrait_of", portrait_of)
+def test_enrol_folder(tmp_path) -> None:
     pictures = faces(4)
     write_png(tmp_path / "ann.png", pictures[0], origin="captured")
     write_png(tmp_path / "bob" / "1.png", pictures[1], origin="captured")
@@ -219,29 +227,92 @@ def test_enrol_folder(tmp_path, monkeypatch) -> None:
     assert [(done, total) for done, total, _ in seen] == [(i, 5) for i in range(1, 6)]
 
 
-def test_portraits_are_as_fine_as_the_matchers_can_use(tmp_path) -> None:
-    class Fine(Colour):
-        side = 112
+class Grain(torch.nn.Module):
+    """Sees fine detail and where it is: the longer the vector, the sharper the picture."""
 
-        def embed(self, portraits: Tensor) -> Tensor:
-            seen.append(tuple(portraits.shape[-2:]))
-            return super().embed(portraits)
-
-    class Model:
-        finder, matcher_a, matcher_b = None, Fine("a"), Colour("b")
-
-    seen: list[tuple[int, ...]] = []
-    write_png(tmp_path / "Ann.png", torch.rand(3, 300, 300), origin="captured")
-    enrol_folder(tmp_path, Model(), choice="whole")
-    assert seen == [(256, 256)] and portrait_side((Colour("a"), Colour("b"))) == 128
+    def forward(self, crops: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d((crops - F.avg_pool2d(crops, 3, 1, 1)).abs(), 4).flatten(1)
 
 
-def test_enrol_folder_without_anyone(tmp_path, monkeypatch) -> None:
+class Photographs(Model):
+    """A matcher of photographs beside an embedded one."""
+
+    def __init__(self) -> None:
+        self.matcher_a = AlignedMatcher(  # type: ignore[assignment]
+            Grain(), name="photos", dimension=48, fingerprint="x", typical=3.0
+        )
+
+
+def blurred(picture: Tensor, cells: int = 4) -> Tensor:
+    return F.interpolate(F.adaptive_avg_pool2d(picture[None], cells), picture.shape[-2:], mode="bilinear")[0]
+
+
+def test_a_photograph_is_enrolled_as_it_is_searched_for(tmp_path) -> None:
+    """From the picture and its points, whatever its size; a portrait whole; not through a portrait of fewer pixels."""
+    model, photo = Photographs(), torch.rand(3, 300, 200, generator=torch.Generator().manual_seed(4))
+    write_png(tmp_path / "ann.png", photo, origin="captured")
+    write_png(tmp_path / "bob.png", photo[:, :200], origin="captured")
+    photo = (photo * 255).round() / 255
+    points = model.finder.find_faces(photo)[0].points
+    found = enrol_folder(tmp_path, model).gallery.templates["photos"]
+    torch.testing.assert_close(found[:1], model.matcher_a.embed(photo[None], points[None]))
+    torch.testing.assert_close(found[0], embed_face(model.matcher_a, photo, points).vectors[0])
+    whole = enrol_folder(tmp_path, model, choice="whole")
+    torch.testing.assert_close(whole.gallery.templates["photos"], model.matcher_a.embed(photo[None, :, :200]))
+    assert whole.gallery.people == ("bob",) and "200 x 300 px" in whole.skipped[0].reason
+    assert whole.gallery.thumbnail("bob").shape == (3, 128, 128)
+
+
+def test_a_bad_photograph_counts_less(tmp_path) -> None:
+    model, good = Photographs(), torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(4)) ** 2
+    good[:, :128] = good[:, :128].sqrt()
+    for bad in (
+        good.flip(1).lerp(blurred(good.flip(1)), 0.8),
+        0.5 * good.flip(1),
+    ):  # blurred; dark: misplaced points
+        folder = tmp_path / f"{bad.mean():.3f}"
+        pictures = [(one * 255).round() / 255 for one in (good, bad)]
+        for i, picture in enumerate(pictures):
+            write_png(folder / "ann" / f"{i}.png", picture, origin="captured")
+        points = [model.finder.find_faces(picture)[0].points for picture in pictures]
+        seen = [embed_face(model.matcher_a, *pair) for pair in zip(pictures, points, strict=True)]
+        vectors, quality = torch.cat([one.vectors for one in seen]), torch.cat([one.quality for one in seen])
+        assert quality[0] > 2 * quality[1]
+        found = enrol_folder(folder, model).gallery.templates
+        torch.testing.assert_close(found["photos"][0], fuse_references(vectors, quality))
+        assert found["photos"][0] @ vectors[0] > fuse_references(vectors) @ vectors[0] + 0.001
+        plain = enrol(
+            [("ann", portrait_in(*pair)) for pair in zip(pictures, points, strict=True)], [model.matcher_b]
+        )
+        assert torch.equal(found["b"], plain.templates["b"])
+
+
+def test_a_refused_picture_leaves_no_trace() -> None:
+    enroller = Enroller([Photographs().matcher_a])
+    enroller.add("ann", faces(1)[0])
+    with pytest.raises(InputError, match="coincide"):
+        enroller.add("bob", faces(1)[0], torch.ones(5, 2))
+    assert enroller.gallery().people == ("ann",)
+
+
+def test_a_photograph_that_is_enrolled_finds_itself(tmp_path, monkeypatch, capsys) -> None:
+    model, file = Photographs(), tmp_path / "g.safetensors"
+    model.calibrations = {}  # type: ignore[attr-defined]
+    for i, name in enumerate(("ann", "bob")):
+        photo = torch.rand(3, 400, 300, generator=torch.Generator().manual_seed(i))
+        write_png(tmp_path / "people" / f"{name}.png", photo, origin="captured")
+    enrol_folder(tmp_path / "people", model).gallery.save(file)
+    monkeypatch.setattr("identiface_core.cli.gallery._networks", lambda *_: model)
+    options = ["--matcher", "a.onnx", "--detector", "b.onnx"]
+    assert main(["gallery", "search", str(file), str(tmp_path / "people" / "ann.png"), *options]) == 0
+    assert re.search(r"ann\W+1\.000", capsys.readouterr().out)
+
+
+def test_enrol_folder_without_anyone(tmp_path) -> None:
     with pytest.raises(GalleryError, match="no such folder"):
         enrol_folder(tmp_path / "nowhere", Model())
     with pytest.raises(GalleryError, match="no pictures"):
         enrol_folder(tmp_path, Model())
-    pytest.importorskip("identiface_core.faces.choice")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(GalleryError, match=r"none of 1 pictures.*broken\.png"):
         enrol_folder(tmp_path, Model())
