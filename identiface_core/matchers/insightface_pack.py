@@ -23,16 +23,22 @@ LICENCE = "InsightFace's pretrained models are for non-commercial research only,
 
 
 def insightface_matcher(
-    pack: str | Path, root: str | Path | None = None, *, colour: Colour | None = None, runtime: bool = True
+    pack: str | Path,
+    root: str | Path | None = None,
+    *,
+    colour: Colour | None = None,
+    scale: str | None = None,
+    runtime: bool = True,
 ) -> OnnxMatcher:
     """The recognition network of a pack: a folder, or the name of one below `root`/models (default ~/.insightface).
 
+    It is called as its file alone would be; of which pack it is, its remarks say. colour, scale, runtime: see `OnnxMatcher`.
     WeightsError says in a sentence what is wrong: no such folder, nothing in it, no recognition network, or several.
     """
     folder = pack_folder(pack, root)
-    files = sorted(folder.glob("*.onnx"))
+    files = graphs_in(folder)
     if not files:
-        inner = sorted(one.parent for one in folder.glob("*/*.onnx"))
+        inner = [one for one in sorted(folder.glob("*")) if graphs_in(one)]
         hint = (
             f"its files lie one folder too deep, in {inner[0]}: move them up, or choose that folder"
             if inner
@@ -41,8 +47,8 @@ def insightface_matcher(
         raise WeightsError(f"{folder}: there is no .onnx file in this InsightFace pack; {hint}.")
     declared = _declared(folder)
     if declared is not None:
-        file, scale = declared
-        return _matcher(file, folder, colour, scale, runtime)
+        file, said = declared
+        return _matcher(file, folder, colour, scale or said, runtime)
     kinds = {file: _kind(file) for file in files}
     found = [file for file, kind in kinds.items() if kind == "matcher-onnx"]
     if len(found) != 1:
@@ -52,7 +58,7 @@ def insightface_matcher(
         )
         advice = "get the whole pack" if not found else "choose one of these files"
         raise WeightsError(f"{folder}: this InsightFace pack has {many}, among {seen}: {advice}.")
-    return _matcher(found[0], folder, colour, None, runtime)
+    return _matcher(found[0], folder, colour, scale, runtime)
 
 
 def pack_folder(pack: str | Path, root: str | Path | None = None) -> Path:
@@ -70,19 +76,16 @@ def pack_folder(pack: str | Path, root: str | Path | None = None) -> Path:
     )
 
 
-def packs_below(folder: str | Path) -> list[str]:
-    """Names of the folders below `folder` in which an ONNX file lies."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        return []
-    return sorted(one.name for one in folder.iterdir() if one.is_dir() and next(one.glob("*.onnx"), None))
+def graphs_in(folder: Path) -> list[Path]:
+    """The .onnx files in a folder, in whatever case they are written."""
+    return sorted(one for one in folder.glob("*") if one.suffix.lower() == ".onnx")
 
 
 def _matcher(
     file: Path, folder: Path, colour: Colour | None, scale: str | None, runtime: bool
 ) -> OnnxMatcher:
     matcher = OnnxMatcher(file, colour=colour, scale=scale, licence=LICENCE, runtime=runtime)
-    matcher.name = f"{folder.name}-{matcher.name.removeprefix('onnx-')}"
+    matcher.remarks = (f"of the InsightFace pack {folder.name}: {file.name}", *matcher.remarks)
     return matcher
 
 
@@ -105,9 +108,10 @@ def _declared(folder: Path) -> tuple[Path, str | None] | None:
         name = task["file"]
         preprocessing = task.get("preprocessing", {"mean": 127.5, "std": 127.5})
         file = folder / str(name)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        there = file.resolve().is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError):
         return None  # the files themselves tell as much
-    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+    if not there:
         raise WeightsError(
             f"{folder}: its {MANIFEST} names '{name}' as the network that recognises faces, but there is no such file in the "
             "pack: get the whole pack."

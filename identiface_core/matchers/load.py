@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from identiface_core.catalogue.manifest import read_manifest
 from identiface_core.catalogue.places import own_folder
 from identiface_core.catalogue.records import Lock
-from identiface_core.errors import WeightsError
+from identiface_core.errors import InputError, WeightsError
 from identiface_core.matchers import edgeface, residual
 from identiface_core.matchers.aligned import ASK, AlignedMatcher
 from identiface_core.matchers.base import Colour, EmbeddedMatcher, Matcher
@@ -23,29 +23,43 @@ from identiface_core.weights.families import Recognised
 from identiface_core.weights.files import load_module, sha256_of
 from identiface_core.weights.foreign import Tensors, format_of, open_tensors
 from identiface_core.weights.layout import AGAIN, in_short, misfits
-from identiface_core.weights.recognise import expected
+from identiface_core.weights.recognise import expected, unwrapped
 
 KINDS = ("arcface", "edgeface", "matcher-onnx", "onnx", FaceNet.kind)
 """Kinds of files that make a matcher."""
 PURPOSE = "Load Matcher"
+OTHER = (
+    "It is damaged, or of another make under the same names, as face.evoLVe's: get it again, or export that network to ONNX, "
+    "which is run as it is."
+)
 
 
-def load_matcher(path: str | Path, *, colour: Colour | None = None, runtime: bool = True) -> Matcher:
-    """The matcher in the file at `path`, or in the InsightFace pack that the folder is.
+def load_matcher(
+    path: str | Path, *, colour: Colour | None = None, scale: str | None = None, runtime: bool = True
+) -> Matcher:
+    """The matcher in the file at `path`, or in the InsightFace pack that the folder is, or that has this name.
 
-    colour: order of channels that the network reads, where the usual one of such files is wrong. runtime: see `OnnxMatcher`.
-    WeightsError for a file that is missing, damaged, or something else, saying what it is.
+    colour: order of channels that the network reads, where the usual one of such files is wrong. scale: range of values that an
+    ONNX graph reads, one of `onnx_input.SCALES`, where what its nodes tell is wrong. runtime: see `OnnxMatcher`.
+    WeightsError for a file that is missing, damaged, or something else, saying what it is; InputError for a scale that cannot be.
     """
     # Nodes run in inference mode; what is made there could never take part in a gradient.
     with torch.inference_mode(False):
-        return _load(Path(path), colour, runtime)
+        return _load(Path(path), colour, scale, runtime)
 
 
-def _load(path: Path, colour: Colour | None, runtime: bool) -> Matcher:
-    if path.is_dir():
+def _load(path: Path, colour: Colour | None, scale: str | None, runtime: bool) -> Matcher:
+    known = {entry.name for entry in read_manifest()}
+    pack = len(path.parts) == 1 and not path.suffix and not path.exists() and path.name not in known
+    if path.is_dir() or pack:
         from identiface_core.matchers.insightface_pack import insightface_matcher
 
-        return insightface_matcher(path, colour=colour, runtime=runtime)
+        return insightface_matcher(path, colour=colour, scale=scale, runtime=runtime)
+    if not path.exists():
+        raise WeightsError(
+            f"{path}: no such file or folder. Give an existing path; `identiface weights list` says what there is, "
+            "`identiface weights get NAME` brings it."
+        )
     if format_of(path) == "torch":
         raise WeightsError(
             f"{path}: a PyTorch checkpoint (pickle), which is not opened while nodes run. Get the same weights as safetensors or "
@@ -54,11 +68,16 @@ def _load(path: Path, colour: Colour | None, runtime: bool) -> Matcher:
     found = expected(path, KINDS, PURPOSE)
     digest = sha256_of(path)
     if found.kind in ("matcher-onnx", "onnx"):
-        return OnnxMatcher(path, colour=colour, licence=licence_of(digest), runtime=runtime)
+        return OnnxMatcher(path, colour=colour, scale=scale, licence=licence_of(digest), runtime=runtime)
+    if scale is not None:
+        raise InputError(
+            f"{path}: scale {scale!r} is for ONNX graphs; this is {found.title}, whose range of values is known: leave it on "
+            "automatic"
+        )
     if found.kind == FaceNet.kind:
         return EmbeddedMatcher(load_module(path, FaceNet), f"{FaceNet.kind}-{digest[:8]}")
     build = {"arcface": _residual, "edgeface": _edgeface}[found.kind]
-    tensors = open_tensors(path)
+    tensors = unwrapped(open_tensors(path))
     net, name, config = build(tensors, found)
     read: Colour = colour or ("bgr" if found.facts["colour"] == "bgr" else "rgb")
     told = "" if colour in (None, found.facts["colour"]) else f"-{colour}"
@@ -129,7 +148,7 @@ def _filled(
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError, ArithmeticError) as error:
         raise WeightsError(
             f"{path}: names and shapes are nearly those of a known matcher, but make none ({type(error).__name__}: {error}). "
-            f"{AGAIN}"
+            f"{OTHER}"
         ) from error
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     parts = {name.split(".")[0] for name in wanted}
@@ -138,7 +157,7 @@ def _filled(
     counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in own}
     faults = misfits({name: shape for name, shape in wanted.items() if name not in counters}, own)
     if faults:
-        raise WeightsError(f"{path}: does not fit {type(net).__name__}: {in_short(faults)}. {AGAIN}")
+        raise WeightsError(f"{path}: does not fit {type(net).__name__}: {in_short(faults)}. {OTHER}")
     state: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.int64) for name in counters}
     for old, new in renamed.items():
         if new in own:

@@ -234,7 +234,9 @@ def constant(node: Node) -> Tensor:
     ):
         if name in node.settings:
             return torch.tensor(node.settings[name], dtype=kind)
-    found: Tensor = node.settings["value"]
+    found = node.settings["value"]
+    if not isinstance(found, Tensor):
+        raise ValueError("a constant that is no tensor")
     return found
 
 

@@ -6,7 +6,7 @@ A file comes from a stranger. Nothing outside of it is opened, and nothing in it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ _TYPED = {
     9: "int32_data",
 }
 _TYPED |= {10: "int32_data", 11: "double_data"}
+_WHOLE, _FRACTIONS = (2, 6, 7), (1, 10, 11)
+"""Types of inputs that hold a picture: of 0 to 255, and of any range."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ class Content:
     shape: tuple[int | None, ...]
     """Of the input; None for a side of any length."""
     outputs: tuple[str, ...]
-    single: bool
-    """Whether the input is of single precision; graphs of half precision are computed in single here."""
+    kind: int
+    """ONNX's number of the input's type."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the input is of whole numbers: pixels of 0 to 255."""
+        return self.kind in _WHOLE
 
 
 def read_onnx(path: str | Path) -> Content:
     """What is in the ONNX file at `path`, and in no other. WeightsError for one that is missing, damaged or not to be trusted.
 
     Refused: weights in other files, functions and sparse weights, sizes that do not fit the bytes, nodes that use what is made
-    later (or in a circle), more than one input, versions of the standard that are not known.
+    later (or in a circle), more than one input, inputs that hold no picture, versions of the standard that are not known.
     """
     path = Path(path)
     try:
@@ -83,6 +90,8 @@ def parse_onnx(data: bytes, name: str) -> Content:
         raise WeightsError(f"{name}: no ONNX graph, or a damaged one ({error}). {AGAIN}") from error
     if not model.HasField("graph") or not model.graph.node:
         raise WeightsError(f"{name}: no graph is in this ONNX file. {AGAIN}")
+    if not all(isinstance(one, str) for one in _names(model)):  # protobuf gives bytes where it cannot decode
+        raise WeightsError(f"{name}: a name in this graph is no text (UTF-8). {AGAIN}")
     graph, opset = model.graph, _opset(model, name)
     if len(graph.node) > MAX_NODES or len(model.functions) or len(graph.sparse_initializer):
         raise WeightsError(
@@ -97,8 +106,15 @@ def parse_onnx(data: bytes, name: str) -> Content:
     outputs = tuple(one.name for one in graph.output)
     _check_order(nodes, {inputs[0].name, *constants}, outputs, name)
     kind = inputs[0].type.tensor_type
+    if kind.elem_type not in (*_WHOLE, *_FRACTIONS):
+        known = onnx.TensorProto.DataType.items()
+        told = next((key for key, number in known if number == kind.elem_type), f"number {kind.elem_type}")
+        raise WeightsError(
+            f"{name}: its input '{inputs[0].name}' is of the type {told}; pictures are floats, or bytes (UINT8, INT32, INT64). "
+            "Choose another file, or export it for floats."
+        )
     sides = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-    return Content(nodes, constants, inputs[0].name, sides, outputs, kind.elem_type == 1)
+    return Content(nodes, constants, inputs[0].name, sides, outputs, kind.elem_type)
 
 
 def tensor_of(proto: Any, name: str) -> Tensor:
@@ -149,6 +165,16 @@ def onnx_package(name: str) -> Any:
             f"{name}: the package onnx is installed but broken ({error}): `pip install --force-reinstall onnx`"
         ) from error
     return onnx
+
+
+def _names(model: Any) -> Iterator[Any]:
+    """All names of the graph that are used."""
+    yield from (one.domain for one in model.opset_import)
+    for one in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        yield one.name
+    for node in model.graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        yield from (one.name for one in node.attribute)
 
 
 def _opset(model: Any, name: str) -> int:

@@ -1,12 +1,13 @@
 """ONNX graphs run by torch, with gradients: checked before they run, executed node by node.
 
 onnxruntime has no gradients, and converters lag behind exporters; face networks need few operators. The whole graph is walked
-once on tensors without storage, so that a bad one fails when it is loaded.
+once on tensors without storage, so that a bad one fails when it is loaded. What cannot run here, `onnx_runtime` may.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -46,7 +47,7 @@ class OnnxGraph(nn.Module):
             else:
                 self._fixed[key] = value
         self._last = _last_uses(content)
-        self.shapes = self._walk(example)
+        self.shapes = walk(content, example, name)
         """Shape of every tensor that is made from the example."""
         # The weights are buffers now, which move to devices: a second set would stay behind.
         self.content = replace(content, constants={})
@@ -64,60 +65,76 @@ class OnnxGraph(nn.Module):
         known = {**self._fixed, **{key: buffers[place] for key, place in self._places.items()}}
         known[self.content.input] = x.to(torch.float32)
         for index, node in enumerate(self.content.nodes):
-            self._step(node, known)
+            run_node(node, known, self.name)
             if all(name in known for name in wanted):
                 break
             for name in self._last[index]:
                 if name not in wanted:
-                    del known[name]
+                    known.pop(name, None)  # outputs that we leave out, as a mask of Dropout's, never came
         return tuple(known[name] for name in wanted)
 
-    def _step(self, node: Node, known: dict[str, Tensor]) -> None:
-        given = [known[name] if name else None for name in node.inputs]
-        device = next((t.device for t in given if t is not None and t.device.type != "cpu"), None)
-        if device is not None:
-            # Shapes are reckoned on the CPU; what they are reckoned into meets the picture wherever that is.
-            given = [t if t is None or not t.is_floating_point() else t.to(device) for t in given]
-        try:
-            made = OPERATORS[node.op](node, *given)
-        except WeightsError:
-            raise
-        except Exception as error:  # torch raises many kinds for shapes that do not fit
-            reason = str(error).strip().split("\n")[0][:200]
-            raise WeightsError(
-                f"{self.name}: node '{node.name}' ({node.op}) cannot be run ({reason}). {AGAIN}"
-            ) from error
-        outputs = made if isinstance(made, tuple) else (made,)
-        if len(outputs) < sum(bool(name) for name in node.outputs) and node.op != "Dropout":
-            raise WeightsError(
-                f"{self.name}: node '{node.name}' ({node.op}) has outputs that are not known here. Export the network again."
-            )
-        for name, value in zip(node.outputs, outputs, strict=False):
-            if name:
-                known[name] = value
 
-    def _walk(self, example: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """The graph on tensors without storage: every node runs, nothing is computed."""
-        known: dict[str, Tensor] = dict(self._fixed)
-        known |= {key: self.content.constants[key].to("meta") for key in self._places}
-        known[self.content.input] = torch.empty(example, device="meta")
-        shapes = {}
-        for index, node in enumerate(self.content.nodes):
-            self._step(node, known)
-            for name in filter(None, node.outputs):
-                if name in known:
-                    shapes[name] = tuple(known[name].shape)
-                    if math.prod(shapes[name]) > MAX_VALUES * max(1, example[0]):
-                        raise WeightsError(
-                            f"{self.name}: node '{node.name}' ({node.op}) makes a tensor of shape {shapes[name]}, more than "
-                            f"any matcher needs. {AGAIN}"
-                        )
-            for name in self._last[index]:
-                known.pop(name, None)
-        missing = [name for name in self.content.outputs if name not in shapes]
-        if missing:
-            raise WeightsError(f"{self.name}: nothing makes its output '{missing[0]}'. {AGAIN}")
-        return shapes
+def run_node(node: Node, known: dict[str, Tensor], name: str) -> None:
+    """Run one node on what is known, by the names of tensors, and enter what it makes. name: what a sentence calls the graph.
+
+    Raises WeightsError, naming the node, where it cannot be run.
+    """
+    given = [known[one] if one else None for one in node.inputs]
+    device = next((t.device for t in given if t is not None and t.device.type != "cpu"), None)
+    if device is not None:
+        # Shapes are reckoned on the CPU; what they are reckoned into meets the picture wherever that is.
+        given = [t if t is None or not t.is_floating_point() else t.to(device) for t in given]
+    try:
+        made = OPERATORS[node.op](node, *given)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch raises many kinds for shapes that do not fit
+        reason = str(error).strip().split("\n")[0][:200]
+        raise WeightsError(
+            f"{name}: node '{node.name}' ({node.op}) cannot be run ({reason}). {AGAIN}"
+        ) from error
+    outputs = made if isinstance(made, tuple) else (made,)
+    if len(outputs) < sum(bool(one) for one in node.outputs) and node.op != "Dropout":
+        raise WeightsError(
+            f"{name}: node '{node.name}' ({node.op}) has outputs that are not known here. Export the network again."
+        )
+    known |= {one: value for one, value in zip(node.outputs, outputs, strict=False) if one}
+
+
+def walk(
+    content: Content,
+    example: tuple[int, ...],
+    name: str,
+    step: Callable[[Node, dict[str, Tensor], str], None] = run_node,
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that a graph makes of an input of the shape `example`.
+
+    Every node takes its `step`, but on tensors without storage: nothing is computed. Raises WeightsError, naming the node, where
+    that fails, or makes more than any matcher needs.
+    """
+    last = _last_uses(content)
+    known = {
+        key: value.to("meta") if value.is_floating_point() else value
+        for key, value in content.constants.items()
+    }
+    known[content.input] = torch.empty(example, device="meta")
+    shapes = {}
+    for index, node in enumerate(content.nodes):
+        step(node, known, name)
+        for made in filter(None, node.outputs):
+            if made in known:
+                shapes[made] = tuple(known[made].shape)
+                if math.prod(shapes[made]) > MAX_VALUES * max(1, example[0]):
+                    raise WeightsError(
+                        f"{name}: node '{node.name}' ({node.op}) makes a tensor of shape {shapes[made]}, more than any matcher "
+                        f"needs. {AGAIN}"
+                    )
+        for made in last[index]:
+            known.pop(made, None)
+    missing = [one for one in content.outputs if one not in shapes]
+    if missing:
+        raise WeightsError(f"{name}: nothing makes its output '{missing[0]}'. {AGAIN}")
+    return shapes
 
 
 def _last_uses(content: Content) -> list[tuple[str, ...]]:

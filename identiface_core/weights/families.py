@@ -7,8 +7,9 @@ publish; a file made to look like another can be taken for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from identiface_core.weights.layout import Shapes
 from identiface_core.weights.pixart import PREFIXES, shape_of
@@ -153,12 +154,17 @@ MATCHER_PREFIXES = ("model.net.", "net.", "model.", "")
 """What stands before the names of a face matcher's tensors. Only CVLface's files have a "net."."""
 
 
-def face_matcher(shapes: Shapes) -> Recognised | None:
-    """The residual networks of ArcFace, InsightFace and AdaFace.
+def matcher_colour(names: Iterable[str]) -> Literal["rgb", "bgr"]:
+    """Order of channels that a face matcher's weights of these names are published for, in whatever kind of file.
 
-    `colour` is the order of channels that such files are published with: CVLface's and InsightFace's read RGB, AdaFace's
-    own BGR.
+    AdaFace's own read BGR; CVLface puts a "net." before the same names and reads RGB, as InsightFace and all others do.
     """
+    own = next((name for name in names if ".res_layer." in name), None)
+    return "rgb" if own is None or "net" in own.split("body.")[0].split(".") else "bgr"
+
+
+def face_matcher(shapes: Shapes) -> Recognised | None:
+    """The residual networks of ArcFace, InsightFace and AdaFace; `colour`: see `matcher_colour`."""
     for prefix in MATCHER_PREFIXES:
         bare = _below(shapes, prefix)
         insight = "layer1.0.bn1.weight" in bare and "prelu.weight" in bare and "fc.weight" in bare
@@ -168,7 +174,7 @@ def face_matcher(shapes: Shapes) -> Recognised | None:
         last = bare.get("fc.weight" if insight else "output_layer.3.weight", ())
         facts: dict[str, Fact] = {"dimension": last[0]} if last else {}
         facts["names"] = "insightface" if insight else "adaface"
-        facts["colour"] = "rgb" if insight or "net." in prefix else "bgr"
+        facts["colour"] = matcher_colour(shapes)
         return Recognised("arcface", "a face matcher (ArcFace, AdaFace)", {**facts, "prefix": prefix})
     return None
 

@@ -66,7 +66,7 @@ def face_landmarks(graph: Graph) -> Recognised | None:
 def face_matcher(graph: Graph) -> Recognised | None:
     """ArcFace, AdaFace, SFace, EdgeFace: an aligned face of about 112 px to one vector; AdaFace's give its length beside it.
 
-    A graph that leaves its sides open is known by the usual lengths of such vectors.
+    A graph that leaves its sides open is known by the usual lengths of such vectors. A thousand values are ImageNet's classes.
     """
     sides = set(graph.picture[-2:])
     shapes = [port.shape for port in graph.outputs]
@@ -74,7 +74,7 @@ def face_matcher(graph: Graph) -> Recognised | None:
         return None
     side, dimension = sides.pop(), shapes[0][1]
     usual = dimension in (128, 256, 512) if side is None else 96 <= side <= 160
-    if not usual or dimension is None or dimension < 64:
+    if not usual or dimension is None or dimension < 64 or dimension == 1000:
         return None
     facts = {"dimension": dimension, "side": side or 112}
     return Recognised("matcher-onnx", "a face matcher (ONNX)", facts)

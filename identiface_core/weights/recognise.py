@@ -68,7 +68,7 @@ def recognise(path: str | Path) -> Recognised:
     tensors = open_tensors(path, pickles=True)
     if tensors.notes.get("format") == "identiface":
         return _ours(path)
-    shapes = _unwrapped(tensors).shapes
+    shapes = unwrapped(tensors).shapes
     for rule in RULES:
         found = rule(shapes)
         if found is not None:
@@ -101,6 +101,12 @@ def expected(path: str | Path, wanted: str | Collection[str], purpose: str) -> R
     raise WeightsError(f"{path}: {purpose} needs {titles}; this is {found.title}. {advice}")
 
 
+def unwrapped(tensors: Tensors) -> Tensors:
+    """Without the "module." that training on several devices puts before all names. Files are recognised by these names."""
+    wrapped = bool(len(tensors)) and all(name.startswith("module.") for name in tensors)
+    return tensors.below("module.") if wrapped else tensors
+
+
 def _graph(path: Path) -> Recognised:
     graph = read_graph(path)
     for rule in ONNX_RULES:
@@ -122,9 +128,3 @@ def _ours(path: Path) -> Recognised:
     if header.kind == CONTROL and origin == OFFICIAL:
         title = "an IdentiFace control converted from the released checkpoint"
     return Recognised(header.kind, title, facts)
-
-
-def _unwrapped(tensors: Tensors) -> Tensors:
-    """Without the "module." that training on several devices puts before all names."""
-    wrapped = bool(len(tensors)) and all(name.startswith("module.") for name in tensors)
-    return tensors.below("module.") if wrapped else tensors

@@ -190,3 +190,21 @@ def faces(count: int, side: int = 128, seed: int = 4, cells: int = 12) -> Tensor
     """(count, 3, side, side) smooth random pictures in [0, 1]."""
     coarse = torch.rand(count, 3, cells, cells, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)
+
+
+def quantised() -> bytes:
+    """`arcface_like`, the weights of its last layer in 8 bits."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.ModelProto.FromString(arcface_like())
+    weight = next(one for one in model.graph.initializer if one.name == "fc")
+    values = numpy_helper.to_array(weight)
+    scale = np.array(np.abs(values).max() / 127, np.float32)
+    weight.CopyFrom(numpy_helper.from_array(np.round(values / scale).astype(np.int8), "fc8"))
+    model.graph.initializer.append(numpy_helper.from_array(scale, "fc_scale"))
+    model.graph.node.insert(
+        0, helper.make_node("DequantizeLinear", ["fc8", "fc_scale"], ["fc"], name="Dequantize")
+    )
+    found: bytes = model.SerializeToString()
+    return found

@@ -48,6 +48,8 @@ def test_files_are_known_by_their_content(tmp_path: Path) -> None:
         assert (found.colour, found.side, found.dimension) == (colour, 112, 64), prefix
         assert torch.equal(found.embed(pictures), want[colour])
         assert found.name.startswith("adaface-ir1-2-1-1-") and found.licence == ASK
+        wrapped = stored(tmp_path / "wrapped.safetensors", "module." + prefix, net)
+        assert torch.equal(load_matcher(wrapped).embed(pictures), want[colour]), "trained on several devices"
     turned = load_matcher(path, colour="bgr")
     assert torch.equal(turned.embed(pictures), want["bgr"])
     assert (
@@ -59,6 +61,8 @@ def test_files_are_known_by_their_content(tmp_path: Path) -> None:
     found = load_matcher(stored(tmp_path / "adaface.safetensors", "model.", small))
     assert found.name.startswith("edgeface-16-")
     whole = AlignedMatcher(small, name="n", dimension=64, fingerprint="").embed(pictures)
+    torch.testing.assert_close(found.embed(pictures), whole, atol=1e-6, rtol=1e-5)
+    found = load_matcher(stored(tmp_path / "adaface.safetensors", "module.model.", small))
     torch.testing.assert_close(found.embed(pictures), whole, atol=1e-6, rtol=1e-5)
 
 
@@ -128,6 +132,22 @@ def test_damaged_networks_are_refused(tmp_path: Path, damage: str) -> None:
         state["body.0.res_layer.se_block.fc1.weight"] = torch.zeros(1, 8, 1, 1)
     save_file(state, tmp_path / "f.safetensors")
     with pytest.raises(WeightsError, match=str(tmp_path / "f.safetensors")):
+        load_matcher(tmp_path / "f.safetensors")
+
+
+def test_networks_of_another_make_are_not_called_damaged(tmp_path: Path) -> None:
+    """face.evoLVe's units lack the normalisation after the first convolution."""
+    places = {"0": "0", "1": "1", "3": "2", "4": "3", "5": "4"}
+    state = {}
+    for key, value in tiny_residual().state_dict().items():
+        unit, found, rest = key.partition(".res_layer.")
+        place, _, part = rest.partition(".")
+        if not found:
+            state[key] = value.clone()
+        elif place in places:
+            state[f"{unit}.res_layer.{places[place]}.{part}"] = value.clone()
+    save_file(state, tmp_path / "f.safetensors")
+    with pytest.raises(WeightsError, match="of another make under the same names, as face.evoLVe's.*export"):
         load_matcher(tmp_path / "f.safetensors")
 
 

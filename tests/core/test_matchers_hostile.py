@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from identiface_core.errors import WeightsError
+from identiface_core.errors import IdentiFaceError, WeightsError
+from identiface_core.matchers.load import load_matcher
 from identiface_core.matchers.onnx_file import parse_onnx, read_onnx
 from identiface_core.matchers.onnx_graph import OnnxGraph
+from identiface_core.matchers.onnx_runtime import Runtime
 
-from .matcher_files import arcface_like, graph_of
+from .matcher_files import arcface_like, faces, graph_of, quantised
 
 onnx = pytest.importorskip("onnx")
 
@@ -149,29 +151,62 @@ BOMBS: dict[str, tuple[list[Any], Arrays]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_graphs_that_grow_without_bound_are_refused_before_memory_is_taken(name: str) -> None:
+def test_graphs_that_grow_without_bound_are_refused_before_memory_is_taken(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Runtime, "__call__", lambda *one: asked.append(one))
     nodes, weights = BOMBS[name]
-    data = graph_of(nodes, weights=weights, outputs=[("y", None)], shape=(1, 3, 112, 112))
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(graph_of(nodes, weights=weights, outputs=[("y", ("n", 512))], shape=(1, 3, 112, 112)))
     with pytest.raises(WeightsError, match=r"bad\.onnx: node"):
-        OnnxGraph(parse_onnx(data, "bad.onnx"), (1, 3, 112, 112), "bad.onnx")
+        load_matcher(path)
+    assert asked == [], "onnxruntime would take it"
 
 
 def test_every_truncation_is_an_error_of_ours(tmp_path: Path) -> None:
     data = arcface_like(32)
     random = np.random.RandomState(0)
+    path = tmp_path / "f.onnx"
     for cut in [*range(1, 200, 7), *random.randint(200, len(data), 40)]:
+        path.write_bytes(data[:cut])
         with pytest.raises(WeightsError):
-            OnnxGraph(parse_onnx(data[:cut], "f"), (1, 3, 112, 112))
+            load_matcher(path)
+
+
+@pytest.mark.parametrize("make", [arcface_like, quantised], ids=["plain", "quantised"])
+def test_every_damage_is_an_error_of_ours(tmp_path: Path, make: Any) -> None:
+    """Nodes and names lie at both ends of the file, weights between."""
+    data = make()
+    random = np.random.RandomState(0)
+    ends = [*range(900), *range(len(data) - 500, len(data))]
     survived = 0
-    for place in random.randint(0, len(data), 150):
+    for place in [*random.randint(0, len(data), 20), *random.choice(ends, 80, replace=False)]:
         bad = bytearray(data)
-        bad[place] ^= 1 << int(random.randint(8))
-        try:
-            graph = OnnxGraph(parse_onnx(bytes(bad), "f"), (1, 3, 112, 112))
-            survived += math.prod(graph.shapes["y"]) == 32
-        except WeightsError:
-            pass
-    assert survived > 100, "most bits are weights"
+        bad[place] = int(random.randint(256))
+        (tmp_path / "f.onnx").write_bytes(bytes(bad))
+        with suppress(IdentiFaceError):
+            survived += load_matcher(tmp_path / "f.onnx").embed(faces(1)).shape[1] == 64
+    assert survived > 20, "many bytes are weights, or names of nodes"
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    for name in ("Conv_0", "PRelu_1"):
+        (tmp_path / "f.onnx").write_bytes(arcface_like().replace(name.encode(), b"\xff" * len(name)))
+        with pytest.raises(WeightsError, match="no text"):
+            load_matcher(tmp_path / "f.onnx")
+
+
+def test_a_constant_without_values_is_no_normalisation(tmp_path: Path) -> None:
+    model = onnx.ModelProto.FromString(arcface_like())
+    model.graph.node.insert(0, N("Sub", ["none", "none"], ["nothing"]))
+    model.graph.node.insert(1, N("Mul", ["nothing", "none"], ["nowhere"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(0, np.float32), "none"))
+    (tmp_path / "f.onnx").write_bytes(model.SerializeToString())
+    assert load_matcher(tmp_path / "f.onnx").embed(faces(1)).shape == (1, 64)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         read_onnx(tmp_path / "none.onnx")
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from identiface_core.errors import WeightsError
-from identiface_core.matchers.insightface_pack import insightface_matcher, packs_below
+from identiface_core.matchers.insightface_pack import insightface_matcher
 from identiface_core.matchers.load import load_matcher
 from identiface_core.matchers.onnx_matcher import OnnxMatcher
 from identiface_core.matchers.template import ARCFACE_POINTS
@@ -76,9 +76,9 @@ def test_onnxruntime_and_torch_agree(tmp_path: Path) -> None:
     path = stored(tmp_path / "f.onnx")
     one, plain = OnnxMatcher(path), OnnxMatcher(path, runtime=False)
     pictures = faces(3)
-    assert one._session is None
+    assert one._runtime is not None and one._runtime.session is None
     torch.testing.assert_close(one.embed(pictures), plain.embed(pictures), atol=1e-5, rtol=1e-4)
-    assert one._session is not None and plain._session is None
+    assert one._runtime.session is not None and plain._runtime is None
     wanted = pictures.clone().requires_grad_()
     vectors = one.embed(wanted)
     vectors[1].sum().backward()
@@ -111,14 +111,14 @@ def test_without_onnxruntime_torch_does_it(tmp_path: Path, monkeypatch: pytest.M
 
     one = OnnxMatcher(stored(tmp_path / "f.onnx"))
     monkeypatch.setattr(builtins, "__import__", without)
-    assert one.embed(faces(2)).shape == (2, 64) and one._session is None
+    assert one.embed(faces(2)).shape == (2, 64) and one._runtime is None
 
 
 def test_a_file_that_changed_is_not_handed_on(tmp_path: Path) -> None:
     path = stored(tmp_path / "f.onnx")
     one = OnnxMatcher(path)
     stored(path, dimension=96)
-    assert one.embed(faces(1)).shape == (1, 64) and one._session is None
+    assert one.embed(faces(1)).shape == (1, 64) and one._runtime is None
 
 
 @pytest.mark.parametrize(("sub", "scale"), [(None, "signed"), (127.5, "bytes"), (0.5, "unit")])
@@ -147,16 +147,6 @@ def test_a_second_output_is_the_length(tmp_path: Path) -> None:
     torch.testing.assert_close(found.vectors, wanted.vectors, atol=1e-5, rtol=1e-4)
     assert plain.typical == pytest.approx(2 * 64**0.5), "read off the last normalisation"
     assert split.typical is None and found.quality.tolist() == [1, 1]
-
-
-def test_graphs_for_one_picture_are_run_one_by_one(tmp_path: Path) -> None:
-    fixed = OnnxMatcher(stored(tmp_path / "f.onnx", batch=1))
-    free = OnnxMatcher(stored(tmp_path / "g.onnx"))
-    torch.testing.assert_close(fixed.embed(faces(3)), free.embed(faces(3)), atol=1e-5, rtol=1e-4)
-    two = OnnxMatcher(stored(tmp_path / "h.onnx", batch=2))
-    assert two.embed(faces(4)).shape == (4, 64)
-    with pytest.raises(WeightsError, match="2 pictures at a time, not 3"):
-        two.embed(faces(3))
 
 
 def test_crops_of_128_px(tmp_path: Path) -> None:
@@ -215,10 +205,27 @@ def test_a_pack_gives_its_recognition_network(pack: Path, tmp_path: Path) -> Non
         "onnx",
     ]
     found = insightface_matcher(pack)
-    assert found.name.startswith("buffalo_x-64-") and "non-commercial" in found.licence
+    assert found.remarks == ("of the InsightFace pack buffalo_x: aaa.onnx",)
+    assert found.name == OnnxMatcher(pack / "aaa.onnx").name and "non-commercial" in found.licence
     assert insightface_matcher("buffalo_x", tmp_path).fingerprint == found.fingerprint
-    assert load_matcher(pack).name == found.name
-    assert packs_below(tmp_path / "models") == ["buffalo_x"] and packs_below(tmp_path / "none") == []
+    assert load_matcher(pack.rename(tmp_path / "other")).name == found.name, "galleries know it by its name"
+
+
+def test_packs_are_known_by_their_names(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("identiface_core.matchers.insightface_pack.ROOT", pack.parents[1])
+    assert load_matcher("buffalo_x").name == load_matcher(pack).name
+    with pytest.raises(WeightsError, match=r"no InsightFace pack 'buffalo_l'.*there: buffalo_x"):
+        load_matcher("buffalo_l")
+    for name in ("buffalo_l.onnx", "some/buffalo_l", "sface"):
+        with pytest.raises(WeightsError, match="no such file or folder. .*identiface weights get"):
+            load_matcher(name)
+
+
+def test_files_in_capitals_are_files(pack: Path, tmp_path: Path) -> None:
+    (pack / "w600k_r50.onnx").rename(pack / "W600K_R50.ONNX")
+    assert load_matcher(pack).dimension == 64
+    with pytest.raises(WeightsError, match="one folder too deep"):
+        load_matcher(pack.parent)
 
 
 def test_packs_need_no_insightface(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +289,7 @@ def test_a_manifest_in_the_pack_is_believed(pack: Path, tmp_path: Path) -> None:
     say(file="other.onnx", preprocessing={"mean": 0, "std": 255})
     with pytest.raises(WeightsError, match="normalisation"):
         insightface_matcher(pack)
-    (pack / "manifest.json").write_text("[]")
-    with pytest.raises(WeightsError, match="2 networks"):
-        insightface_matcher(pack)
+    for nothing in ("[]", '{"tasks": {"recognition": {"file": "a\\u0000b"}}}'):
+        (pack / "manifest.json").write_text(nothing)
+        with pytest.raises(WeightsError, match="2 networks"):
+            insightface_matcher(pack)
