@@ -17,6 +17,7 @@ CATEGORY = "IdentiFace/identity"
 PACK = "insightface: "
 """Before the name of a pack in the list of files."""
 MAPS = ("features", "occlusion")
+SCALES = ("automatic", "signed", "unit", "bytes")
 
 
 class LoadMatcher(io.ComfyNode):
@@ -42,10 +43,20 @@ class LoadMatcher(io.ComfyNode):
                     tooltip="Order of channels that the network was trained with. Wrong, it still compares, badly. automatic: "
                     "as such files are published.",
                 ),
+                io.Combo.Input(
+                    "scale",
+                    options=list(SCALES),
+                    default=SCALES[0],
+                    optional=True,
+                    tooltip="Values that an ONNX graph reads: signed -1 to 1, unit 0 to 1, bytes 0 to 255. Wrong, it still "
+                    "compares, badly. automatic: as its first nodes tell.",
+                ),
             ],
             outputs=[
                 sockets.out(sockets.Matcher, "matcher"),
-                sockets.out(io.String, "text", tooltip="Name, size of the vectors, licence."),
+                sockets.out(
+                    io.String, "text", tooltip="Name, size of the vectors, how pictures are read, licence."
+                ),
             ],
         )
 
@@ -58,17 +69,25 @@ class LoadMatcher(io.ComfyNode):
         return state_of(file)
 
     @classmethod
-    def execute(cls, file: str, colour: str) -> io.NodeOutput:
+    def execute(cls, file: str, colour: str, scale: str = SCALES[0]) -> io.NodeOutput:
         from identiface_core.matchers.load import load_matcher
 
         from .hosted import HostMatcher
 
         sockets.one_of(colour, ("automatic", "rgb", "bgr"), "Load Matcher: colour")
-        matcher = load_matcher(found(file), colour=None if colour == "automatic" else colour)
-        text = (
-            f"{matcher.name}: {matcher.dimension} values a face, crops of {matcher.side} px, {matcher.colour}\n"
-            f"licence: {matcher.licence}"
+        sockets.one_of(scale, SCALES, "Load Matcher: scale")
+        matcher = load_matcher(
+            found(file),
+            colour=None if colour == "automatic" else colour,
+            scale=None if scale == "automatic" else scale,
         )
+        read = [matcher.colour, *([matcher.scale] if hasattr(matcher, "scale") else [])]
+        lines = [
+            f"{matcher.name}: {matcher.dimension} values a face, crops of {matcher.side} px, {', '.join(read)}",
+            *getattr(matcher, "remarks", ()),
+            f"licence: {matcher.licence}",
+        ]
+        text = "\n".join(lines)
         return io.NodeOutput(HostMatcher(matcher), text, ui={"text": [text]})
 
 
@@ -239,12 +258,7 @@ def choices() -> list[str]:
     from identiface_core.catalogue.manifest import read_manifest
 
     files = list(folder_paths.get_filename_list(folders.MATCHERS))
-    packs = [
-        PACK + one.name
-        for root in pack_roots()
-        for one in sorted(root.glob("*"))
-        if next(one.glob("*.onnx"), None)
-    ]
+    packs = [PACK + one.name for root in pack_roots() for one in sorted(root.glob("*")) if graphs_in(one)]
     known = [entry.name for entry in read_manifest() if entry.role == "matcher" and entry.format != "pickle"]
     return list(dict.fromkeys([*files, *packs, *known]))
 
@@ -253,6 +267,11 @@ def pack_roots() -> list[Path]:
     """Folders in which InsightFace packs lie: the host's, and InsightFace's own."""
     roots = (Path(folder_paths.models_dir) / "insightface", Path.home() / ".insightface")
     return [root / "models" for root in roots]
+
+
+def graphs_in(folder: Path) -> list[Path]:
+    """The .onnx files in a folder, in whatever case they are written."""
+    return sorted(one for one in folder.glob("*") if one.suffix.lower() == ".onnx")
 
 
 def found(name: str) -> Path:
@@ -285,7 +304,7 @@ def state_of(name: str) -> Any:
     """Changes when that file, or a file of that pack, does."""
     try:
         place = found(name)
-        files = sorted(place.glob("*.onnx")) if place.is_dir() else [place]
+        files = graphs_in(place) if place.is_dir() else [place]
         return [(str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files]
     except Exception:
         return float("nan")  # not there: let the node run and say so

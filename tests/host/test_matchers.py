@@ -16,7 +16,7 @@ from identiface_core.faces.alignment import warp
 from identiface_core.imaging import to_pil
 from identiface_core.synthesis.identity import canonical_nuisance, sample_identities
 from identiface_core.synthesis.portrait import render
-from tests.core.matcher_files import faces, tiny_residual
+from tests.core.matcher_files import faces, quantised, tiny_residual
 from tests.core.onnx_fakes import matcher as onnx_matcher
 from tests.host.graphs import kept, node
 from tests.host.server import Graph, Server
@@ -295,3 +295,42 @@ def test_the_embedded_matcher_has_its_tables(embedded: Server, pictures: tuple[s
     run = embedded.run(graph)
     assert run.status == "success", run.message
     assert "pairs of strangers" in run.outputs["compare"]["text"][0]
+
+
+def test_a_quantised_graph_is_told_and_guides_by_search_alone(
+    embedded: Server, pictures: tuple[str, str]
+) -> None:
+    """onnxruntime runs it without gradients: decoded guidance says so by name, search is content."""
+    pytest.importorskip("onnx")
+    folder = embedded.base / "models" / "identiface_matchers"
+    folder.mkdir(exist_ok=True)
+    (folder / "int8.onnx").write_bytes(quantised())
+    graph: Graph = {
+        "matcher": node("IdentiFaceLoadMatcher", file="int8.onnx", colour="automatic", scale="signed"),
+        "a": node("LoadImage", image=pictures[0]),
+        "model": node("IdentiFaceLoadEmbeddedModel"),
+        "query": node("IdentiFaceEmbedFace", matcher=["matcher", 0], image=["a", 0], origin="photo"),
+        "words": node("CLIPTextEncode", clip=["model", 1], text="A man."),
+        "empty": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "guide": node(
+            "IdentiFaceIdentityGuidance", model=["model", 0], target=["query", 0], vae=["model", 2], matcher=["matcher", 0],
+            method="search", scale=0.1, start=0.0, end=1.0, every_n=2, stop_at=1.0,
+        ),
+        "k": node(
+            "KSampler", model=["guide", 0], positive=["words", 0], negative=["words", 0], latent_image=["empty", 0], seed=1,
+            steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        ),
+        "image": node("VAEDecode", samples=["k", 0], vae=["model", 2]),
+        "show": node("PreviewImage", images=["image", 0]),
+    }  # fmt: skip
+    run = embedded.run(graph)
+    if "needs the package onnx" in run.message:
+        pytest.skip(run.message)
+    assert run.status == "success", f"{run.message}\n{embedded.tail()}"
+    text = run.outputs["matcher"]["text"][0]
+    assert "112 px, rgb, signed\n" in text and "without gradients" in text and "\nlicence: " in text
+    graph["guide"]["inputs"]["method"] = "decoded"
+    run = embedded.run(graph)
+    assert "no gradient goes through matcher 'onnx-64-" in run.message and "use search" in run.message
+    graph["matcher"]["inputs"]["scale"] = "percent"
+    assert "Load Matcher: scale: 'percent' is unknown" in embedded.run(graph).message
