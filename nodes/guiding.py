@@ -165,13 +165,14 @@ def walking(
 
 def differentiable(thing: Thing) -> Thing:
     """A frozen copy of a network, or of something that holds networks, through which gradients can go; on the device of
-    sampling, float32."""
+    sampling, float32. The host makes room for it first, and does not move it afterwards."""
     twin, device = copy.deepcopy(thing), mm.get_torch_device()
     nets = (
         [twin]
         if isinstance(twin, nn.Module)
         else [v for v in vars(twin).values() if isinstance(v, nn.Module)]
     )
+    mm.free_memory(sum(4 * value.numel() for net in nets for value in net.parameters()), device)
     with torch.inference_mode(False):
         for net in nets:
             for module in net.modules():
@@ -192,8 +193,10 @@ def ordinary(tensor: Tensor) -> Tensor:
 
 
 def decoder_of(vae: Any) -> Callable[[Tensor], Tensor]:
-    """Latents to pictures (B, 3, H, W) in [0, 1] through a copy of the VAE's own network."""
-    net, finish = differentiable(vae.first_stage_model), vae.process_output
+    """Latents to pictures (B, 3, H, W) in [0, 1] through a copy of what decodes in the VAE."""
+    light = copy.copy(vae.first_stage_model)
+    light._modules = {name: part for name, part in light._modules.items() if "encoder" not in name}
+    net, finish = differentiable(light), vae.process_output
 
     def decode(latents: Tensor) -> Tensor:
         pictures: Tensor = finish(net.decode(latents))

@@ -223,6 +223,12 @@ def test_words_are_preserved() -> None:
         replace(kept, said=None).begin(5)(here, torch.tensor(1.0), 0, 4)
 
 
+@pytest.mark.parametrize("name", ["plain", "full", "freedom", "mpgd"])
+def test_without_gradients_it_says_what_to_do(name: str) -> None:
+    with torch.inference_mode(), pytest.raises(InputError, match="torch.no_grad"):
+        every_guide()[name].sample(dpmpp_2m, denoise, start(), SIGMAS)
+
+
 def test_gradient_surgery() -> None:
     g = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).view(2, 2, 1, 1)
     k = torch.tensor([[1.0, 1.0], [-1.0, 1.0]]).view(2, 2, 1, 1)

@@ -177,7 +177,14 @@ class Guide:
             return self.judged(latents, latents)
 
     def judged(self, latents: Tensor, source: Tensor) -> Look:
-        """The look at `latents`, which hang together with `source`, with respect to which the gradient is taken."""
+        """The look at `latents`, which hang together with `source`, with respect to which the gradient is taken.
+
+        Raises `InputError` under `torch.inference_mode`, where there are no gradients.
+        """
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "guidance needs gradients: sample under torch.no_grad() instead of torch.inference_mode()"
+            )
         seen = self.eye(latents)
         words = self._words_held(seen.words)
         (gradient,) = torch.autograd.grad(

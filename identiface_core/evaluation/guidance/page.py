@@ -134,6 +134,8 @@ def _targets(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> str:
+    if options["start"] == options["end"]:
+        return "no look"
     told = [f"scale {options['scale']:g}"]
     if options["every_n"] > 1:
         told.append(f"a look every {options['every_n']} steps")
