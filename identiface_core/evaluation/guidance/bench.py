@@ -32,8 +32,9 @@ SEEDS = 4
 """Faces per sampling when time is measured: as many as a case draws in a round."""
 REPORTED = (
     "wall_ratio", "memory_ratio", "judge_gain", "judge_gain_share", "judge_gain_error", "judge_rises", "judge",
-    "judge_gain_per_second", "seconds", "a", "a_gain", "target", "target_gain", "asked_gain", "asked_agrees", "gap", "warning",
-    "fid_judge", "fid_judge_ratio", "fid_latent", "fid_latent_ratio", "people", "label", "options",
+    "judge_gain_per_second", "seconds", "a", "a_gain", "target", "target_spread", "target_gain", "asked_gain",
+    "asked_agrees", "gap", "warning", "fid_judge", "fid_judge_ratio", "fid_latent", "fid_latent_ratio", "people",
+    "label", "options",
 )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def held(model: EmbeddedModel, method: Method) -> int:
     drawing = model.generator
     nets = [drawing.transformer, drawing.control, drawing.autoencoder, drawing.text_encoder]
     if method.options.scale > 0 and method.options.end > method.options.start:
-        latent = method.name.removeprefix(ESTIMATE) in (DEFAULT, "latent_2m")
+        latent = method.name.removeprefix(ESTIMATE) in (DEFAULT, "default_stop", "latent_2m")
         nets.append(model.critic if latent and model.critic is not None else model.matcher_a.net)
     return sum(weight(net) for net in nets)
 

@@ -114,6 +114,8 @@ def _search(model: EmbeddedModel, target: Tensor, options: Options) -> Guide | N
 NONE = Options(scale=0)
 NOWHERE = Options(start=0.0, end=0.0)
 """A window without a step."""
+STOP = 0.7
+STOPPED = replace(latent.OPTIONS, stop_at=STOP)
 THROUGH = Options(scale=0.04, end=0.9)
 PLAIN = Options(scale=0.1, every_n=4, schedule="sigma")
 _ALL = (
@@ -125,6 +127,7 @@ _ALL = (
         _default,
         "a matcher that reads latents, steps with fresh noise (`latent.py`)",
     ),
+    Method("default_stop", STOPPED, _default, f"the default with stop_at {STOP}: A is to end there"),
     Method(
         "latent_2m",
         PLAIN,

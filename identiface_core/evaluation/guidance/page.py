@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .methods import DEFAULT, ESTIMATE, FULL, UNGUIDED
+from .methods import DEFAULT, ESTIMATE, FULL, STOP, UNGUIDED
 
 HEAD = """\
 # Guidance, measured
@@ -34,6 +34,10 @@ Random weights at the true sizes: what is drawn means nothing, the time does. On
 step as guidance on words needs, on the {device} with {threads} threads; decoder of TAESD's shape, matcher of IR-50's.
 `default` is what Identity Guidance does with *decoded*: a look at every fourth step. The others look at each, as published.
 Methods take turns; *wall* is the median over rounds of a method's time by that of no guidance in the same round."""
+STOP_METHOD = "default_stop"
+STOP_NOTE = """\
+With `stop_at` {stop}, faces end at a cosine of {target:.2f} ± {spread:.2f} to the target by matcher A (mean and spread over
+people); the critic, which guides, is not A."""
 ASKED_NOTE = """\
 A case has no truth to ask the judge about. It asks B about the people of the gallery whom the estimate finds most alike
 (`rounds.led`); here without the person sought: B rose by {gain:+.3f} towards them, and over people that rise goes with the rise
@@ -55,6 +59,9 @@ def page(found: Mapping[str, Mapping[str, Any]], seeds: int) -> str:
     ]
     lines += [*_table(found, plain), ""]
     lines += [f"- `{name}`: {found[name]['label']}; {_options(found[name]['options'])}" for name in plain[1:]]
+    if STOP_METHOD in found:
+        row = found[STOP_METHOD]
+        lines += ["", STOP_NOTE.format(stop=STOP, target=row["target"], spread=row["target_spread"])]
     both = [name for name in found if name.startswith(ESTIMATE)]
     if both:
         lines += ["", "## On top of the condition", ""]

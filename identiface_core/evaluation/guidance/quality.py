@@ -175,6 +175,7 @@ def figures(faces: Mapping[str, Sequence[Face]], truths: Truths) -> dict[str, di
             "a": mean(face.a for face in mine),
             "a_gain": mean(face.a - other.a for face, other in pairs),
             "target": mean(face.target for face in mine),
+            "target_spread": float(torch.tensor([face.target for face in mine]).std(correction=0)),
             "target_gain": mean(face.target - other.target for face, other in pairs),
             "asked_gain": float(asked.mean()),
             "asked_agrees": correlation(asked, gains),
