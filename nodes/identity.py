@@ -131,6 +131,7 @@ class EmbedFace(io.ComfyNode):
         import torch
 
         from identiface_core.matchers.base import Embedding
+        from identiface_core.matchers.probe import embed_face
         from identiface_core.matchers.quality import fuse_references
         from identiface_core.rounds.case import BY_GENERATED
         from identiface_core.rounds.consensus import consensus
@@ -138,7 +139,7 @@ class EmbedFace(io.ComfyNode):
         sockets.one_of(origin, ("generated", "photo"), "Embed Face: origin")
         batches = [image, *(one for _, one in sorted(more.items()) if one is not None)]
         seen = [
-            embedded(matcher, picture, points)
+            embed_face(matcher, picture, points)
             for place, batch in enumerate(batches)
             for picture, points in faces_in(batch, finder, faces if place == 0 else None)
         ]
@@ -184,24 +185,6 @@ def the_only_face(picture: Any, finder: Any, name: str) -> Any:
         name=name,
         otherwise=", or unlink the finder if this is a portrait already",
     )
-
-
-def embedded(matcher: Any, picture: Any, points: Any) -> Any:
-    """`matchers.base.Embedded` of one face. The embedded matchers see portraits of 128 px, as they were trained.
-
-    InputError, the matcher's own, for a picture without points that is no square portrait.
-    """
-    import torch
-
-    from identiface_core.faces.alignment import PORTRAIT_SIDE
-    from identiface_core.imaging import resize
-
-    with torch.no_grad():
-        if points is not None:
-            return matcher.embed_with_quality(picture[None], points[None])
-        if matcher.side < PORTRAIT_SIDE // 2 + 1 and picture.shape[-1] == picture.shape[-2]:
-            picture = resize(picture, PORTRAIT_SIDE, PORTRAIT_SIDE)
-        return matcher.embed_with_quality(picture[None])
 
 
 NODES = [EmbedEvidence, EmbedFace]

@@ -115,8 +115,8 @@ def warp(
         - padding outside the source: "border" repeats the edge, "zeros" is black
         - no antialiasing: shrinking by more than 2 needs a blurred source, which `align` takes care of
 
-    >>> warp(torch.zeros(2, 3, 50, 60), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).expand(2, -1, -1), (20,
-    30)).shape torch.Size([2, 3, 20, 30])
+    >>> warp(torch.zeros(2, 3, 50, 60), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).expand(2, -1, -1), (20, 30)).shape
+    torch.Size([2, 3, 20, 30])
     """
     height, width = (size, size) if isinstance(size, int) else size
     inverse = invert_similarity(matrix)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 import random
 
 import pytest
 
-from identiface_core.evidence import cleaning
 from identiface_core.evidence.cleaning import clean_caption
 
 ORIGINAL = {
@@ -39,10 +37,6 @@ ORIGINAL = {
 @pytest.mark.parametrize("text", ORIGINAL)
 def test_texts_are_cleaned_as_the_original_does(text: str) -> None:
     assert clean_caption(text) == ORIGINAL[text]
-
-
-def test_the_example_is_true() -> None:
-    assert doctest.testmod(cleaning).failed == 0
 
 
 def test_nothing_that_looks_like_a_caption_breaks_it() -> None:

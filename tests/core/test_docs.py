@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,3 +21,17 @@ def test_the_example_of_guidance_draws_a_face(tmp_path: Path, monkeypatch: pytes
     exec(example.replace("identiface_core/examples", (ROOT / "identiface_core/examples").as_posix()), {})  # noqa: S102
     with Image.open(tmp_path / "guided.png") as picture:
         assert picture.size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for path in (ROOT / "identiface_core").rglob("*.py")
+        if ">>> " in path.read_text(encoding="utf-8")
+    ),
+)
+def test_examples_in_docstrings_are_true(module: str) -> None:
+    loaded = importlib.import_module(module)
+    found = doctest.testmod(loaded, extraglobs={"torch": torch})
+    assert found.attempted and not found.failed
