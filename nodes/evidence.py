@@ -105,8 +105,7 @@ class LQPhoto(io.ComfyNode):
         photo = prepare_lq(one(image, "LQ Photo"), read_box(box) if face == "by box" else choice, finder)
         crop = to_host(photo.crop)
         note = f"recognisability {photo.recognisability:.2f}, face {photo.native_side} px wide"
-        if photo.warning:
-            note = f"{note}. {photo.warning}"
+        note = ". ".join([note, *(one for one in (photo.taken, photo.warning) if one)])
         large = to_host(enlarge(photo.crop, 128, 128))
         shown = {**ui.PreviewImage(large, cls=cls).as_dict(), "text": [note]}
         return io.NodeOutput(Evidence(lq=photo.crop), crop, photo.recognisability, ui=shown)

@@ -25,7 +25,7 @@ def write_case(folder: Path, probes: Probes, i: int, kinds: tuple[str, ...] = KI
     lines = ['gallery = "embedded"', "", "[evidence]"]
     if "lq" in kinds:
         write_png(folder / "lq.png", probes.lq[i], origin="edited")
-        lines.append('lq = "lq.png"')
+        lines += ['lq = "lq.png"', 'face = "whole"']
     if "sketch" in kinds:
         write_png(folder / "sketch.png", probes.sketches[i], origin="edited")
         lines.append('sketch = "sketch.png"')

@@ -30,6 +30,8 @@ MIN_SIDE = 4
 """Shortest side of a usable picture, in pixels."""
 WARN_BELOW = 0.3
 """Recognisability below which a warning is given: the detail of a clean portrait of about 9 px or less."""
+EMPTY_BELOW = 1 / 255
+"""Standard deviation of every colour below which a picture shows nothing: one grey level of 8 bits."""
 
 LqChoice = int | Sequence[float] | Literal["whole"] | None
 """Which face: an index (best first, from 0), a box `(x0, y0, x1, y1)`, "whole" (the picture is the face),
@@ -49,6 +51,8 @@ class LowQuality:
     """[0, 1], see `recognisability`."""
     warning: str | None
     """What to tell the user when there is little to recognise, else None."""
+    taken: str | None = None
+    """What to tell the user when nobody said that the picture is the face and its size alone decided it, else None."""
 
 
 def simulate_simple(image: Tensor, size: str = "8") -> Tensor:
@@ -84,12 +88,12 @@ def prepare_lq(
     resolution.
 
     - longer side at most 64 px, or `face="whole"`: the picture already is the cropped face (padded to the
-      square);
+      square); for the size alone, `taken` says so;
     - a box: an upright face that fills the box, aligned by the finder's points if it sees a face there;
     - an index or None: the finder must find that face, or just one.
 
-    Raises InputError (too small, no finder where one is needed), NoFaceError, SeveralFacesError (lists the
-    numbered boxes). `name` is what the picture is called in these texts.
+    Raises InputError (too small, no contrast, no finder where one is needed), NoFaceError, SeveralFacesError
+    (lists the numbered boxes). `name` is what the picture is called in these texts.
     """
     if image.dim() != 3 or image.shape[0] != 3 or min(image.shape[-2:]) < 1:
         raise InputError(f"{name}: a picture (3, H, W) is wanted, this one is {tuple(image.shape)}")
@@ -101,14 +105,21 @@ def prepare_lq(
             f"{name}: a face is chosen by a number, a box (x0,y0,x1,y1) or 'whole'; this is {face!r}"
         )
     image = image.float().clamp(0, 1)
-    if face == "whole" or (face is None and max(image.shape[-2:]) <= CROPPED_SIDE):
+    guessed = face is None and max(image.shape[-2:]) <= CROPPED_SIDE
+    if face == "whole" or guessed:
         portrait, native = _whole(image)
     else:
         points = _points(image, face, finder, name)
         check_points(points, name)
         portrait, native = _aligned(image, points)
+    if float(portrait.flatten(1).std(1).max()) < EMPTY_BELOW:
+        raise InputError(
+            f"{name}: no contrast where the face should be, it is of one colour: give another photo, or leave it out"
+        )
     score = recognisability(portrait, native)
-    return LowQuality(portrait, native, score, _warning(score, native, name))
+    return LowQuality(
+        portrait, native, score, _warning(score, native, name), _taken(name) if guessed else None
+    )
 
 
 def recognisability(portrait: Tensor, native_side: int | None = None) -> float:
@@ -219,8 +230,15 @@ def _warning(score: float, native: int, name: str) -> str | None:
     detail = round(4 * 16**score)
     return (
         f"{name}: hardly recognisable ({score:.2f} of 1): the portrait is {native} px wide and carries the "
-        f"detail of a clean one of about {detail} px. Expect other evidence to decide; "
-        "treat every candidate with care."
+        f"detail of a clean one of about {detail} px. Do not search with it alone; let other evidence decide, "
+        "and treat every candidate with care."
+    )
+
+
+def _taken(name: str) -> str:
+    return (
+        f"{name}: taken whole as a portrait, being at most {CROPPED_SIDE} px: if the face does not fill it, say where the "
+        "face is, or give a larger picture"
     )
 
 

@@ -16,6 +16,7 @@ from identiface_core.evidence.values import Evidence
 from identiface_core.gallery import Gallery, enrol_folder
 from identiface_core.gallery.enrolment import fingerprint
 from identiface_core.imaging import read_image, to_uint8
+from identiface_core.matchers.verdict import WEAK_BELOW, verdict_on
 from identiface_core.weights.files import sha256_of
 
 from .case_input import CaseInput
@@ -63,7 +64,15 @@ def prepare(case: CaseInput, model: Toolkit, on_progress: Progress | None = None
             "native_side": photo.native_side,
             "recognisability": float(photo.recognisability),
         }
-        if photo.warning:
+        if photo.taken:
+            warnings.append(
+                f'{photo.taken} (in a case file: face = [x0, y0, x1, y1], or face = "whole" if it does)'
+            )
+        alone = case.sketch is None and case.description is None
+        if alone and photo.recognisability < WEAK_BELOW:
+            verdict = verdict_on(photo.recognisability)
+            warnings.append(f"{case.lq.name}: {verdict.sentence} {verdict.advice}")
+        elif photo.warning:
             warnings.append(photo.warning)
     if case.sketch is not None:
         sketch = clean_sketch(read_image(case.sketch), name=case.sketch.name)
@@ -78,7 +87,9 @@ def prepare(case: CaseInput, model: Toolkit, on_progress: Progress | None = None
                 f"{', '.join(read.unknown_words)}. Describe the face in plain English, such as 'a man with grey hair'"
             )
         if read.unknown_words:
-            warnings.append(f"words that the text encoder does not know: {', '.join(read.unknown_words)}")
+            warnings.append(
+                f"words that the text encoder does not know were ignored: {', '.join(read.unknown_words)}"
+            )
         if read.warning:
             warnings.append(read.warning)
     evidence = Evidence(lq, sketch, case.description)

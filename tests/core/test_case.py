@@ -12,6 +12,7 @@ import pytest
 from identiface_core.errors import CaseError, GalleryError, InputError, OutputError
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.imaging import read_image, resize, write_png
+from identiface_core.matchers.verdict import verdict_on
 from identiface_core.provenance import Origin, read_origin
 from identiface_core.rounds.case import LISTS, Case
 from identiface_core.rounds.case_input import CaseInput, Settings, read_case
@@ -301,8 +302,18 @@ def test_people_can_be_excluded_and_fpir_follows_the_calibration(folder: Path) -
 def test_warnings_reach_the_case(folder: Path) -> None:
     write_png(folder / "lq.png", resize(faces(1)[0], 4, 4), origin="captured")
     case = run(folder, text=TOML.replace('"A man"', '"A flurbish man"'))
-    assert any("flurbish" in one for one in case.warnings)
-    assert any("recognisable" in one for one in case.warnings)
+    assert "words that the text encoder does not know were ignored: flurbish" in case.warnings
+    assert any("hardly recognisable" in one for one in case.warnings)
+    assert any("lq.png: taken whole" in one and "face = " in one for one in case.warnings)
+
+
+def test_a_photo_that_is_the_only_evidence_gets_the_verdict_of_one(folder: Path) -> None:
+    write_png(folder / "lq.png", resize(faces(1)[0], 4, 4), origin="captured")
+    case = run(folder, text='gallery = "people.safetensors"\n[evidence]\nlq = "lq.png"\nface = "whole"\n')
+    verdict = verdict_on(case.evidence["lq"]["recognisability"])
+    assert not verdict.may_search
+    assert f"lq.png: {verdict.sentence} {verdict.advice}" in case.warnings
+    assert not any("other evidence" in one for one in case.warnings), "there is none"
 
 
 # what goes wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,20 @@ def test_a_small_picture_is_the_cropped_face() -> None:
     lq = prepare_lq(torch.rand(3, 32, 24))
     assert lq.crop.shape == (3, 32, 32)
     assert lq.native_side == 32
+
+
+def test_a_picture_taken_whole_for_its_size_alone_is_said(portraits: Tensor) -> None:
+    small = resize(portraits[0], 64, 64)
+    said = prepare_lq(small, name="torso.png").taken
+    assert said is not None and "torso.png: taken whole" in said and "64 px" in said
+    assert prepare_lq(small, "whole").taken is None, "whoever asked for it knows"
+    assert prepare_lq(portraits[0], finder=KnownFaces(CANONICAL_POINTS)).taken is None
+
+
+@pytest.mark.parametrize("face", [None, "whole", (4, 4, 30, 30)])
+def test_a_picture_without_contrast_is_refused(face: Any) -> None:
+    with pytest.raises(InputError, match=r"grey\.png: no contrast"):
+        prepare_lq(torch.full((3, 40, 60), 0.5), face, name="grey.png")
 
 
 def test_whole_takes_a_large_picture_as_it_is(portraits: Tensor) -> None:
