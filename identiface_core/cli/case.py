@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from identiface_core.cli.console import Stages, console, rate, say, show_table
+from identiface_core.cli.console import Stages, console, say, show_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,22 +71,28 @@ def _written(out: Path) -> int | None:
 
 def _show(screen: Console, case: Case, out: Path) -> None:
     from identiface_core.rounds.case import LISTS, NOTICE
+    from identiface_core.rounds.wording import DRAWN, ending, headline, left_out, percent
 
     rows = [
         (
             str(one.rank),
-            one.person + (" (generated picture)" if one.generated else ""),
+            one.person + (f" ({DRAWN})" if one.generated else ""),
             f"{one.score:.3f}",
-            rate(one.fpir),
+            percent(one.fpir),
         )
         for one in case.candidates
     ]
+    if headline(case.candidates):
+        say(screen, f"\n{headline(case.candidates)}\n")
     people = case.gallery.get("people", "?")
     show_table(screen, f"Candidates among {people} people", ("rank", "person", "score", "FPIR"), rows)
     say(screen, "FPIR: how often a search for somebody who is not in this gallery scores as high.")
     for name in LISTS[:-1]:
         first = ", ".join(one.person for one in case.lists[name][:3])
         say(screen, f"First by {name} alone: {first or 'none'}")
+    for line in (ending(case), left_out(case)):
+        if line:
+            say(screen, line)
     for warning in case.warnings:
         say(screen, f"Note: {warning}")
     say(screen, "")

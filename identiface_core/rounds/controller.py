@@ -147,7 +147,7 @@ class Controller:
             accepted, reason = True, "chosen by the witness"
         else:
             accepted = score >= before - self.rules.margin
-            word = "rose" if score > before else "held" if accepted else "dropped"
+            word = "rose" if score > before else "fell, within the margin" if accepted else "dropped"
             reason = f"evidence score {word}: {before:.3f} to {score:.3f}"
         state = self._with_last(replace(last, accepted=accepted, reason=reason), "planned")
         return replace(state, head=last.index) if accepted else state
@@ -159,7 +159,7 @@ class Controller:
             raise InputError("no round was drawn yet: there is no list to note")
         state = self._with_last(replace(self.rounds[-1], candidates=candidates), "planned")
         if state.next_round() is None:
-            return state.stop("all parts are done")
+            return state.stop(state.exhausted())
         n, k = self.rules.stable_rounds, self.rules.stable_top
         lists = [one.candidates[:k] for one in state.path()][-n:] if n else []
         if n and len(lists) == n and lists[0] and all(one == lists[0] for one in lists):
@@ -180,6 +180,10 @@ class Controller:
         if self.phase not in ("planned", "stopped"):
             raise InputError(f"finish round {self.rounds[-1].index} first (it is {self.phase})")
         return replace(self, head=index, phase="planned", stop_reason="")
+
+    def exhausted(self) -> str:
+        """Why the plan holds no more."""
+        return "all parts are done" if len(self.plan) > 1 else "the whole face was all there was to draw"
 
     def stop(self, reason: str) -> Controller:
         """End the case: the rules or the witness say so."""

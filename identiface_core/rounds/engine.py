@@ -38,6 +38,7 @@ from .masks import RoundMask, round_mask
 from .plan import PlannedRound, plan_rounds
 from .prepare import Prepared, Progress, check_gallery
 from .scoring import EvidenceScore, combine, cosine_agreement, lq_agreement, sketch_agreement, words_agreement
+from .wording import told
 
 if TYPE_CHECKING:
     from identiface_core.diffusion.guidance.check import Check
@@ -213,8 +214,8 @@ class CaseEngine:
     def finish(self) -> Case:
         """Note the end and give the finished case."""
         if self.state.phase != "stopped":
-            self.state = self.state.stop("all parts are done")
-        self._tell(len(self.state.plan), len(self.state.plan), "done")
+            self.state = self.state.stop(self.state.exhausted())
+        self._tell(len(self.records), len(self.records), f"done: {self.state.stop_reason}")
         return self.case()
 
     @torch.no_grad()
@@ -372,7 +373,7 @@ class CaseEngine:
             led=led,
         )
         self.records = (*self.records, record)
-        self._tell(len(self.records), len(self.state.plan), f"round {one.index} ({one.part}): {one.reason}")
+        self._tell(len(self.records), len(self.state.plan), f"round {one.index} ({one.part}): {told(one)}")
 
     def _search(self, vector: Tensor, source: str) -> Candidates:
         query = Embedding(vector, self.model.matcher_a.name, synthetic=True)

@@ -46,7 +46,7 @@ def round_mask(portrait: Tensor, part: str, said: Mapping[str, str], segmenter: 
     if float(mask.max()) > 0.5:
         return RoundMask(resize(mask, side, side), "part seen")
     if part not in ADDABLE:
-        return RoundMask(None, "", f"skipped: no {part} visible in the standing face: nothing to redraw")
+        return RoundMask(None, "", f"skipped: no {part} visible on the face drawn so far")
     if said.get(part) == "none":
-        return RoundMask(None, "", f"skipped: the words say no {part}, and the standing face has none")
+        return RoundMask(None, "", f"skipped: the words say no {part}, and the face drawn so far has none")
     return RoundMask(resize(part_template(part), side, side), "part template")

@@ -45,7 +45,7 @@ td { overflow-wrap:anywhere }
 .thumb { width:52px; height:52px; display:block; border-radius:4px }
 .verdict { font-size:.8em; font-weight:600; border-radius:4px; padding:.1em .5em; background:#eceae4;
     color:var(--quiet) }
-.verdict.accepted { background:#e2ecf5; color:var(--accent) }
+.verdict.kept { background:#e2ecf5; color:var(--accent) }
 .verdict.not { background:#fbeee6; color:var(--warn) }
 .bar { display:grid; grid-template-columns:minmax(9rem,21rem) 1fr 3rem; gap:.6rem; align-items:center;
     margin:.15rem 0 }

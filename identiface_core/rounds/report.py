@@ -19,7 +19,7 @@ from .case import BY_BOTH, BY_EVIDENCE, BY_GENERATED, LISTS, NOTICE, Case, Liste
 from .page_style import STYLE
 from .prepare import Prepared
 from .scoring import WEIGHTS
-from .wording import agreement_words, meaning, percent
+from .wording import DRAWN, agreement_words, ending, fate, headline, left_out, meaning, percent, redrawn
 
 FILE = "report.html"
 
@@ -33,8 +33,9 @@ TERMS = {
 
 EXPLAINED = {
     BY_EVIDENCE: "Straight from LQ photo, sketch and words, without any generated face.",
-    BY_GENERATED: "By the mean of all generated faces of the accepted rounds.",
-    BY_BOTH: "The two queries fused. This is the case's candidate list.",
+    BY_GENERATED: "By the mean of all generated faces of the kept rounds.",
+    BY_BOTH: "The two queries fused: the generated faces count {share:.3g} %, the evidence itself the rest. This is the case's "
+    "candidate list.",
 }
 
 
@@ -68,11 +69,9 @@ def report(case: Case, prepared: Prepared, faces: Mapping[int, Tensor]) -> str:
 
 
 def _head(case: Case) -> str:
-    drawn = sum(not one.skipped for one in case.rounds)
-    state = f"Finished: {case.stop_reason}." if case.stopped else "Not finished."
     return (
         f'<header><h1>IdentiFace case report</h1><p class="quiet">{case.gallery["people"]:,} people searched '
-        f"({escape(str(case.gallery['source']))}), {drawn} rounds drawn. {escape(state)}</p>"
+        f"({escape(str(case.gallery['source']))}). {escape(ending(case))}</p>"
         '<p class="notice" role="note"><strong>A lead, not an identification.</strong> '
         f"{escape(NOTICE)}</p></header>"
     )
@@ -125,8 +124,12 @@ def _answer(case: Case, faces: Mapping[int, Tensor]) -> str:
         figure = _figure(
             faces[standing.index], "The generated face that stands at the end", caption, "generated", "large"
         )
-    sentences = []
-    if case.candidates:
+    sentences, nobody = [], headline(case.candidates)
+    if nobody:
+        sentences.append(f"<strong>{escape(nobody)}</strong>")
+        first = case.candidates[0]
+        sentences.append(f"First on the list: {escape(first.person)}, score {first.score:.3f}.")
+    elif case.candidates:
         first = case.candidates[0]
         sentences.append(
             f"The first candidate is <strong>{escape(first.person)}</strong>, score {first.score:.3f}. "
@@ -149,29 +152,35 @@ def _answer(case: Case, faces: Mapping[int, Tensor]) -> str:
 
 def _led(case: Case) -> str:
     """What guidance did to the whole face, for whoever reads the cosines of the matcher that led it."""
-    told = (
-        "The searching matcher also led the drawing of the whole face, so its cosines are higher by construction, and the "
-        "false-positive rates of generated faces, measured without guidance, need not hold."
-    )
     led = next((one.led for one in case.rounds if one.led is not None), None)
+    rates = "The false-positive rates of generated faces, measured without guidance, need not hold."
+    start = "The searching matcher also led the drawing of the whole face"
     if led is None:
-        return f"{told} The gallery is too small for the second matcher to say whether that helped."
+        return (
+            f"{start}, so its cosines may be higher by construction; the gallery is too small for the second matcher to say "
+            f"whether that helped. {rates}"
+        )
+    effect = (
+        "so its cosines are higher by construction"
+        if led.rises[0] > 0
+        else "and led it away from the evidence"
+    )
     return (
-        f"{told} Against the same seeds drawn without guidance it moved them from a cosine of {led.a_unguided:.2f} to "
-        f"{led.a:.2f} with the evidence query; the second matcher, which never guides, from {led.b_unguided:.2f} to {led.b:.2f} "
-        f"with the people most like the query (gap {led.gap:+.2f})."
+        f"{start}, {effect}: against the same seeds drawn without guidance, the cosine with the evidence query went from "
+        f"{led.a_unguided:.2f} to {led.a:.2f}. By the second matcher, which never guides, the cosine with the people most like "
+        f"the query went from {led.b_unguided:.2f} to {led.b:.2f}. {rates}"
     )
 
 
 def _lists(case: Case, prepared: Prepared) -> str:
-    columns = []
+    columns, share = [], 100 * (1 - case.settings["evidence_weight"])
     for name in (BY_BOTH, *(one for one in LISTS if one != BY_BOTH)):
         rows = (
             "".join(_candidate(one, prepared) for one in case.lists[name])
             or '<tr><td colspan="5">no list</td></tr>'
         )
         columns.append(
-            f'<div class="list"><h3>By {escape(name)}</h3><p class="quiet">{EXPLAINED[name]}</p><table>'
+            f'<div class="list"><h3>By {escape(name)}</h3><p class="quiet">{EXPLAINED[name].format(share=share)}</p><table>'
             '<thead><tr><th scope="col">#</th><th scope="col"><span class="hidden">Picture</span></th>'
             '<th scope="col">Person</th><th scope="col">Score</th>'
             '<th scope="col"><abbr title="false-positive '
@@ -194,7 +203,11 @@ def _candidate(one: ListedCandidate, prepared: Prepared) -> str:
         picture = f'<img class="thumb" src="{address}" alt="Gallery picture of {escape(one.person)}">'
     except GalleryError:
         picture = '<span class="quiet">no picture</span>'
-    tag = ' <span class="tag">generated</span>' if one.generated else ""
+    tag = (
+        f' <span class="tag" title="the gallery picture was generated">{DRAWN}</span>'
+        if one.generated
+        else ""
+    )
     return (
         f'<tr title="{escape(meaning(one.fpir, len(prepared.gallery)))}">'
         f"<td>{one.rank}</td><td>{picture}</td>"
@@ -209,14 +222,16 @@ def _rounds(case: Case, faces: Mapping[int, Tensor]) -> str:
     weights = ", ".join(f"{name} {share:g}" for name, share in WEIGHTS.items())
     note = (
         f'<p class="quiet">The evidence score is the weighted mean of its terms ({weights}; missing ones are '
-        "left out). It decides which face of a round is kept and whether the round is accepted. No true "
+        "left out). It decides which face of a round is shown, and whether it is kept and drawn further. No true "
         "photo takes part.</p>"
     )
+    missing = left_out(case)
+    note += f"<p>{escape(missing)}</p>" if missing else ""
     return _section("Rounds", note + "".join(blocks))
 
 
 def _round(one: RoundRecord, faces: Mapping[int, Tensor]) -> str:
-    verdict = "skipped" if one.skipped else "accepted" if one.accepted else "not accepted"
+    verdict = fate(one)
     badge = f'<span class="verdict {verdict.split()[0]}">{verdict}</span>'
     title = f"<h3>Round {one.index}: {escape(one.part)} {badge}</h3>"
     if one.skipped:
@@ -237,7 +252,7 @@ def _round(one: RoundRecord, faces: Mapping[int, Tensor]) -> str:
     bars += "".join(_bar(name, TERMS[name], value) for name, value in one.evidence_terms.items())
     details = [
         f"Prompt: “{escape(one.prompt)}”" if one.prompt else "No words.",
-        f"{escape(one.reason.capitalize())}. Redrawn: {escape(one.mask)}. "
+        f"{escape(one.reason.capitalize())}. Redrawn: {escape(redrawn(one.part, one.mask))}. "
         f"Seed {one.seed}, best of {len(one.seeds)} by {escape(one.chosen_by)}."
         + ("" if one.agreement is None else f" Agreement between seeds {one.agreement:.2f}."),
     ]

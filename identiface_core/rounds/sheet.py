@@ -16,7 +16,7 @@ from identiface_core.imaging import to_pil, write_png
 
 from .case import NOTICE, Case, ListedCandidate, RoundRecord
 from .prepare import Prepared
-from .wording import agreement_words, meaning, percent
+from .wording import DRAWN, agreement_words, ending, fate, headline, left_out, meaning, percent
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -59,8 +59,7 @@ def candidate_sheet(case: Case, prepared: Prepared, faces: Mapping[int, Tensor])
     pen.text((MARGIN, 34), "IdentiFace case", font=_font(34), fill=INK)
     pen.text(
         (MARGIN, 78),
-        f"{case.gallery['people']:,} people searched  |  "
-        f"{sum(not one.skipped for one in case.rounds)} rounds  |  {case.stop_reason or 'not finished'}",
+        f"{case.gallery['people']:,} people searched. {ending(case)}",
         font=_font(17),
         fill=QUIET,
     )
@@ -90,9 +89,7 @@ def round_strip(rounds: list[RoundRecord], faces: Mapping[int, Tensor]) -> Pictu
         colour = ACCENT if one.accepted else WARN
         pen.rectangle((x - 2, head - 2, x + side + 1, head + side + 1), outline=colour, width=2)
         pen.text((x, head + side + 8), f"{one.index}  {one.part}", font=_font(17), fill=INK)
-        pen.text(
-            (x, head + side + 32), "accepted" if one.accepted else "not accepted", font=_font(15), fill=colour
-        )
+        pen.text((x, head + side + 32), fate(one), font=_font(15), fill=colour)
         pen.text((x, head + side + 53), f"evidence {one.evidence_score:.2f}", font=_font(15), fill=QUIET)
         agree = "one face" if one.agreement is None else f"agreement {one.agreement:.2f}"
         pen.text((x, head + side + 74), agree, font=_font(15), fill=QUIET)
@@ -123,10 +120,7 @@ def _evidence_column(
         y += side + 36
     words = case.evidence["description"]
     for part, text in (words or {}).items():
-        y = (
-            _paragraph(pen, text if part == "overview" else f"{part}: {text}", x, y, COLUMN, 16, INK, most=4)
-            + 4
-        )
+        y = _paragraph(pen, f"{part}: {text}", x, y, COLUMN, 16, INK, most=4) + 4
     if not words:
         y = _paragraph(pen, "no words", x, y, COLUMN, 16, QUIET)
 
@@ -139,6 +133,10 @@ def _evidence_column(
     canvas.paste(_enlarged(faces[standing], COLUMN), (x, y))
     y += COLUMN + 8
     y = _paragraph(pen, "Generated picture: a plausible face, not a photograph.", x, y, COLUMN, 15, WARN)
+    guidance = case.settings.get("identity_guidance")
+    if guidance:
+        led = f"The searching matcher led its drawing (identity guidance {guidance:g}): its score with this face proves less."
+        y = _paragraph(pen, led, x, y + 4, COLUMN, 15, WARN)
     return _paragraph(pen, agreement_words(case.agreement), x, y + 4, COLUMN, 14, QUIET)
 
 
@@ -146,15 +144,17 @@ def _candidate_cards(
     canvas: Picture, pen: ImageDraw, case: Case, prepared: Prepared, left: int, top: int
 ) -> int:
     y = _heading(pen, "Candidates (evidence and generated faces together)", left, top)
-    shown = case.candidates[:SHOWN]
+    shown, nobody = case.candidates[:SHOWN], headline(case.candidates)
+    if nobody:
+        y = _paragraph(pen, nobody, left, y - 4, WIDTH - MARGIN - left, 17, WARN) + 10
     wide = (WIDTH - MARGIN - left - (CARDS_PER_ROW - 1) * 14) // CARDS_PER_ROW
     tall = wide + 92
     for place, one in enumerate(shown):
         x = left + place % CARDS_PER_ROW * (wide + 14)
         at = y + place // CARDS_PER_ROW * (tall + 14)
-        _card(canvas, pen, one, prepared, x, at, wide, tall)
+        _card(canvas, pen, one, prepared, x, at, wide, tall, marked=place == 0 and not nobody)
     y += -(-len(shown) // CARDS_PER_ROW) * (tall + 14)
-    if shown:
+    if shown and not nobody:
         y = _paragraph(
             pen,
             "First candidate: " + meaning(shown[0].fpir, case.gallery["people"]),
@@ -185,8 +185,10 @@ def _rounds_row(
         colour = ACCENT if one.accepted else WARN
         pen.rectangle((x - 2, at - 2, x + side + 1, at + side + 1), outline=colour, width=2)
         pen.text((x, at + side + 5), f"{one.index}  {one.part}", font=_font(15), fill=INK)
-        pen.text((x, at + side + 24), "kept" if one.accepted else "not kept", font=_font(13), fill=colour)
-    return y + -(-len(drawn) // ROUNDS_PER_ROW) * (side + 50)
+        pen.text((x, at + side + 24), fate(one), font=_font(13), fill=colour)
+    y += -(-len(drawn) // ROUNDS_PER_ROW) * (side + 50)
+    missing = left_out(case)
+    return _paragraph(pen, missing, left, y, WIDTH - MARGIN - left, 15, QUIET, most=4) if missing else y
 
 
 def _card(
@@ -198,11 +200,11 @@ def _card(
     y: int,
     wide: int,
     tall: int,
+    *,
+    marked: bool,
 ) -> None:
-    first = one.rank == 1
-    pen.rounded_rectangle(
-        (x, y, x + wide, y + tall), 8, fill=CARD, outline=ACCENT if first else LINE, width=3 if first else 1
-    )
+    outline, width = (ACCENT, 3) if marked else (LINE, 1)
+    pen.rounded_rectangle((x, y, x + wide, y + tall), 8, fill=CARD, outline=outline, width=width)
     try:
         canvas.paste(_enlarged(prepared.gallery.thumbnail(one.person), wide - 20), (x + 10, y + 10))
     except GalleryError:
@@ -221,9 +223,8 @@ def _card(
     if length >= 6:
         pen.rounded_rectangle((track[0], track[1], track[0] + length, track[3]), 3, fill=ACCENT)
     if one.generated:
-        note = "generated"
-        left = x + wide - 12 - round(_font(13).getlength(note))
-        pen.text((left, base + 55), note, font=_font(13), fill=WARN)
+        left = x + wide - 12 - round(_font(13).getlength(DRAWN))
+        pen.text((left, base + 34), DRAWN, font=_font(13), fill=QUIET)
 
 
 def _heading(pen: ImageDraw, text: str, x: int, y: int) -> int:

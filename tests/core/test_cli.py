@@ -101,7 +101,7 @@ def test_run_shows_candidates_files_and_the_notice(
     assert cli.main(["run", str(toml), "--out", str(out), "--resume"]) == 0
     text = capsys.readouterr().out
     assert "fifties" in seen["words"] and seen["model"] == "model on cpu" and seen["resume"]
-    for piece in ("person [red]1[/red]", "0.712", "0.42 %", "unknown", "Ümit (generated picture)"):
+    for piece in ("person [red]1[/red]", "0.712", "0.4 %", " - ", "Ümit (drawn person)"):
         assert piece in text
     assert "among 12 people" in text
     for piece in ("round 0 (overview)", "hard to recognise", "report.html", NOTICE):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL.ImageDraw import ImageDraw
 
+from identiface_core.diffusion.guidance.check import Check
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.gallery import Gallery
 from identiface_core.imaging import read_image, resize, write_png
-from identiface_core.rounds.case import LISTS, Case
+from identiface_core.rounds.case import BY_BOTH, LISTS, Case
 from identiface_core.rounds.case_input import read_case
+from identiface_core.rounds.prepare import Prepared, prepare
+from identiface_core.rounds.report import report
 from identiface_core.rounds.runner import run_case
+from identiface_core.rounds.sheet import candidate_sheet
 from tests.core.case_fakes import faces, fake_gallery, fake_model
 
 TOML = """
@@ -123,9 +131,11 @@ def test_the_page_says_what_it_must(folder: Path, page: str) -> None:
         for one in case.lists[name]:
             assert f"{one.score:.3f}" in page
     assert page.count("Notice.") == 1
-    assert (
-        page.count(">generated</span>") >= 2
-    )  # the final face, and the person enrolled from a generated picture
+    assert page.count(">generated</span>") == 1, "the final face"
+    assert page.count(">drawn person</span>") == 3, "who was enrolled from a generated picture, on each list"
+    assert "the generated faces count 5 %" in page
+    assert "Redrawn: eyes, where seen." in page and "accepted" not in page
+    assert "Not redrawn: ears (skipped: no ears visible" in page
 
 
 def test_generated_faces_in_the_page_carry_their_origin(page: str) -> None:
@@ -136,6 +146,70 @@ def test_generated_faces_in_the_page_carry_their_origin(page: str) -> None:
     assert (
         len(pictures) == 6 and sum(marked) == 4
     )  # LQ photo and sketch are not; final, round 0, before and after are
+
+
+def of_rate(folder: Path, fpir: float, **settings: float) -> tuple[Case, Prepared]:
+    """The case as if its first candidate's score had that FPIR."""
+    case = Case.load(folder)
+    first, *others = case.candidates
+    lists = {**case.lists, BY_BOTH: (replace(first, fpir=fpir), *others)}
+    prepared = prepare(read_case(folder.parent / "CASE.toml"), fake_model(faces(12, 7)[0]))
+    return replace(case, lists=lists, settings={**case.settings, **settings}), prepared
+
+
+def blue_beside_the_cards(case: Case, prepared: Prepared) -> int:
+    """Pixels of the sheet in the colour of the first card's frame, where its left side is."""
+    portraits = {one.index: faces(1)[0] for one in case.rounds if not one.skipped}
+    column = np.asarray(candidate_sheet(case, prepared, portraits))[:1000, 388]
+    return int((column == (0x2F, 0x5D, 0x8A)).all(1).sum())
+
+
+def test_a_list_that_singles_nobody_out_says_so_first_and_marks_nobody(folder: Path) -> None:
+    portraits = {one.index: faces(1)[0] for one in Case.load(folder).rounds if not one.skipped}
+    case, prepared = of_rate(folder, 1.0)
+    page = report(case, prepared, portraits)
+    assert (
+        "<strong>This evidence does not single anybody out:" in page and "The first candidate is" not in page
+    )
+    assert blue_beside_the_cards(case, prepared) < 50
+    case, prepared = of_rate(folder, 0.03)
+    page = report(case, prepared, portraits)
+    assert "single anybody out" not in page and "The first candidate is <strong>" in page
+    assert blue_beside_the_cards(case, prepared) > 150
+
+
+def test_the_sheet_of_a_guided_case_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    draw = ImageDraw.text
+
+    def noted(pen: ImageDraw, at: tuple[int, int], text: str, **options: Any) -> None:
+        written.append(text)
+        draw(pen, at, text, **options)
+
+    monkeypatch.setattr(ImageDraw, "text", noted)
+    for guidance in (0.0, 0.4):
+        written.clear()
+        case, prepared = of_rate(folder, 0.03, identity_guidance=guidance)
+        candidate_sheet(case, prepared, {one.index: faces(1)[0] for one in case.rounds if not one.skipped})
+        assert ("identity guidance 0.4" in " ".join(written)) == bool(guidance)
+    said = " ".join(written)
+    assert "overview: " in said and "drawn person" in said and "2 rounds drawn. Finished: " in said
+
+
+@pytest.mark.parametrize(
+    ("led", "says", "never"),
+    [
+        (Check(0.6, 0.4, 0.5, 0.3), "cosines are higher by construction", "away"),
+        (Check(0.2, 0.1, 0.5, 0.3), "and led it away from the evidence", "higher by construction"),
+    ],
+)
+def test_the_report_says_whether_guidance_helped(folder: Path, led: Check, says: str, never: str) -> None:
+    case, prepared = of_rate(folder, 0.03, identity_guidance=0.4)
+    first, *others = case.rounds
+    case = replace(case, rounds=(replace(first, led=led), *others), warnings=())
+    page = report(case, prepared, {one.index: faces(1)[0] for one in case.rounds if not one.skipped})
+    assert says in page and never not in page
+    assert f"went from {led.a_unguided:.2f} to {led.a:.2f}" in page
 
 
 def test_the_sheets_show_evidence_face_and_candidates(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from identiface_core.evidence.description import Description
 from identiface_core.evidence.lexicon import ATTRIBUTES
 from identiface_core.evidence.sketch import extract_sketch
 from identiface_core.imaging import resize
+from identiface_core.rounds.case import Case, ListedCandidate, RoundRecord
 from identiface_core.rounds.consensus import agreement, consensus, consensus_of_rounds, fuse
 from identiface_core.rounds.controller import Controller, Rules
 from identiface_core.rounds.masks import round_mask
@@ -23,7 +26,7 @@ from identiface_core.rounds.scoring import (
     sketch_agreement,
     words_agreement,
 )
-from identiface_core.rounds.wording import meaning, percent, searches
+from identiface_core.rounds.wording import ending, headline, left_out, meaning, percent, searches, told
 from tests.core.case_fakes import Reader, faces, segmenter
 
 WORDS = {
@@ -188,15 +191,18 @@ def test_a_case_runs_through_its_plan() -> None:
     assert state.phase == "stopped" and state.stop_reason == "all parts are done"
     assert [one.chosen for one in state.rounds] == [1, 1, 1]
     assert [one.parent for one in state.rounds] == [None, 0, 1]
+    alone = play(Controller(PLAN[:1]), 0.5)
+    assert alone.stop_reason == "the whole face was all there was to draw", "nobody spoke of parts"
 
 
 def test_a_round_is_accepted_within_the_margin_of_the_standing_face() -> None:
     state = play(Controller(PLAN, Rules(margin=0.05)), 0.5)
     held = play(state, 0.46)
     assert held.rounds[-1].accepted and held.head == 1
+    assert told(held.rounds[-1]) == "kept: evidence score fell, within the margin: 0.500 to 0.460"
     dropped = play(state, 0.44)
     assert not dropped.rounds[-1].accepted and dropped.head == 0
-    assert "dropped" in dropped.rounds[-1].reason
+    assert told(dropped.rounds[-1]) == "not kept: evidence score dropped: 0.500 to 0.440"
     # The next round is compared with the standing face, not with the rejected one.
     again = play(dropped, 0.44)
     assert not again.rounds[-1].accepted and again.rounds[-1].parent == 0
@@ -213,7 +219,7 @@ def test_the_witness_overrules_the_score() -> None:
 
 def test_a_skipped_round_is_done_and_says_why() -> None:
     state = play(Controller(PLAN), 0.5).skip("no eyes visible")
-    assert state.rounds[-1].skipped and state.rounds[-1].reason == "no eyes visible"
+    assert state.rounds[-1].skipped and told(state.rounds[-1]) == "no eyes visible"
     assert state.head == 0
     planned = state.next_round()
     assert planned is not None and planned.part == "hair"
@@ -310,4 +316,43 @@ def test_rates_in_words() -> None:
         "a score this high appears in about 3 of 100 searches."
     )
     assert "not calibrated" in meaning(None, 10)
-    assert [percent(v) for v in (None, 1e-5, 0.034, 0.5)] == ["-", "< 0.1 %", "3.4 %", "50 %"]
+    assert [percent(v) for v in (None, 1e-5, 0.034, 0.5, 1.0)] == [
+        "-",
+        "< 0.1 %",
+        "3.4 %",
+        "50 %",
+        "over 99 %",
+    ]
+
+
+def test_a_list_whose_first_is_as_good_as_any_stranger_singles_nobody_out() -> None:
+    def said(fpir: float | None) -> str:
+        return headline([ListedCandidate(1, "Ann", 0.4, fpir)])
+
+    assert said(0.93).endswith("in about 93 of 100 searches.") and said(1.0).endswith(
+        "in nearly every search."
+    )
+    assert "does not single anybody out" in said(0.93)
+    assert said(0.5) == said(None) == headline([]) == ""
+
+
+def test_parts_whose_words_came_to_nothing_are_named() -> None:
+    words = {"overview": "a man", "eyes": "blue", "ears": "large", "nose": "long", "hair": "grey"}
+    base = RoundRecord(
+        index=0, parent=None, part="overview", prompt="", seed=1, image="0.png", evidence_score=0.5, evidence_terms={},
+        agreement=None, candidates=(), accepted=True, skipped=False, reason="first face", mask="whole face",
+        chosen_by="", seeds=(1,), seed_scores=(0.5,), judge=None,
+    )  # fmt: skip
+    rounds = (
+        base,
+        replace(base, part="eyes", accepted=False, reason="evidence score dropped: 0.5 to 0.4"),
+        replace(base, part="ears", accepted=False, skipped=True, reason="skipped: no ears visible"),
+    )
+    case = Case({"description": words}, {}, {}, {}, {}, rounds, stopped=True, stop_reason="all is said")
+    assert left_out(case) == (
+        "Not redrawn: eyes (not kept: evidence score dropped: 0.5 to 0.4); ears (skipped: no ears visible); "
+        "nose, hair (the case had ended). The whole face was drawn from all words."
+    )
+    assert ending(case) == "2 rounds drawn. Finished: all is said."
+    whole = replace(case, evidence={"description": {"overview": "a man"}}, rounds=(base,))
+    assert left_out(whole) == "" and ending(whole).startswith("1 round drawn.")
