@@ -28,8 +28,10 @@ def run(case_file: Path, out: Path, *, resume: bool = False, device: str = "cpu"
     Raises the library's errors; Ctrl-C gives 130 and says how to go on.
     """
     from identiface_core.rounds.case_input import read_case
+    from identiface_core.rounds.ready import check_ready
 
     case = read_case(case_file)
+    check_ready(case, out, resume=resume)
     screen = console()
     before = _written(out)
     try:

@@ -51,9 +51,16 @@ def clean_sketch(image: Tensor, *, side: int = SKETCH_SIDE, name: str = "the ske
     ink = _ink(1 - image if is_inverted(image) else image)
     found = float((ink > _INK).float().mean())
     if found < MIN_INK:
+        grey = luminance(image)
+        all_dark = float(grey.max()) < 0.5 and float(grey.std()) < 1 / 255
+        advice = (
+            "the whole picture is equally dark, so no line stands out: give another one"
+            if all_dark
+            else "draw with a darker pen, photograph it closer"
+        )
         raise InputError(
             f"{name}: the sketch is empty: {found:.2%} of it carries ink, at least {MIN_INK:.1%} is wanted; "
-            "draw with a darker pen, photograph it closer, or leave the sketch out"
+            f"{advice}, or leave the sketch out"
         )
     return strengthened(resize(_to_square(ink), side, side))
 

@@ -141,6 +141,10 @@ def read_case(path: str | Path) -> CaseInput:
         raise CaseError(
             f"{path}: cannot be read ({error.strerror or error}): give the path of a CASE.toml"
         ) from error
+    except UnicodeDecodeError as error:
+        raise CaseError(
+            f"{path}: not valid TOML, this is no text file: give the path of a CASE.toml, which names the pictures"
+        ) from error
     except ValueError as error:
         raise CaseError(
             f"{path}: not valid TOML ({error}): texts need quotes, tables look like [evidence]"
@@ -178,7 +182,7 @@ def parse_case(tables: Mapping[str, Any], folder: Path) -> CaseInput:
 def _check_keys(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             raise CaseError(f"unknown key {key!r}{f' in [{where}]' if where else ''}: {hint}")
 

@@ -39,7 +39,9 @@ table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums 
 th,td { text-align:left; padding:.25rem .4rem; border-bottom:1px solid var(--line); vertical-align:middle }
 thead th { color:var(--quiet); font-weight:600; font-size:.85em }
 td { overflow-wrap:anywhere }
-.list .tag { font-size:.7em; white-space:nowrap; overflow-wrap:normal }
+.list th,.list td { padding:.25rem }
+.list .tag { background:#eceae4; color:var(--quiet); font-size:.7em; white-space:nowrap;
+    overflow-wrap:normal }
 .list td:first-child,.list td:nth-child(n+4) { white-space:nowrap; overflow-wrap:normal }
 .list td:nth-child(n+4),.list th:nth-child(n+4) { text-align:right }
 .thumb { width:52px; height:52px; display:block; border-radius:4px }

@@ -171,11 +171,6 @@ def _gallery(
         from identiface_core.embedded import load_demo_gallery
 
         return load_demo_gallery(), "embedded", []
-    if not case.gallery.exists():
-        raise GalleryError(
-            f"{case.gallery}: no such folder or file: name a folder of pictures, a .safetensors gallery, "
-            'or "embedded"'
-        )
     if not case.gallery.is_dir():
         return Gallery.load(case.gallery), case.gallery.name, []
 

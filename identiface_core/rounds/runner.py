@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from identiface_core.errors import CaseError, OutputError, WeightsError
 from identiface_core.imaging import write_png
-from identiface_core.weights.files import check_writable, load_tensors, save_tensors
+from identiface_core.weights.files import load_tensors, save_tensors
 
 from .case import FILE, STATE, Case, RoundRecord
 from .case_input import CaseInput
 from .engine import CaseEngine, Pick
 from .prepare import Progress, prepare
+from .ready import check_ready
 
 if TYPE_CHECKING:
     from .toolkit import Toolkit
@@ -65,18 +66,10 @@ class CaseRunner:
         resume: bool = False,
     ) -> None:
         self.folder = Path(out)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(
-                f"{self.folder}: a folder is wanted for the results, this is a file: name another"
-            )
-        check_writable(self.folder / FILE)
+        check_ready(case, self.folder, resume=resume)
         prepared = prepare(case, model, on_progress)
         self.engine = CaseEngine(prepared, case.settings, model, on_progress=on_progress, pick=pick)
         if resume:
-            if not (self.folder / FILE).exists():
-                raise CaseError(
-                    f"{self.folder}: no case was begun there: leave out --resume, or name its folder"
-                )
             restore_from(self.folder, self.engine)
         else:
             clear(self.folder)

@@ -54,13 +54,13 @@ def headline(candidates: Sequence[ListedCandidate]) -> str:
 
 
 def percent(fpir: float | None) -> str:
-    """FPIR for a narrow place: "3 %", "< 0.1 %", "over 99 %", "-" where it is not calibrated."""
+    """FPIR for a narrow place: "3 %", "< 0.1 %", "> 99 %", "-" where it is not calibrated."""
     if fpir is None:
         return "-"
     if fpir < 0.001:
         return "< 0.1 %"
     if fpir > NEARLY_ALL:
-        return "over 99 %"
+        return "> 99 %"
     return f"{100 * fpir:.1f} %" if fpir < 0.0995 else f"{100 * fpir:.0f} %"
 
 

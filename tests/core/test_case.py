@@ -93,6 +93,7 @@ def test_toml_takes_bracketed_text_box_and_the_embedded_gallery(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("[guidance]\nscale = 1", "unknown key 'guidance': known here: gallery, evidence, description, run"),
         ("[evidense]\nlq = 'x'", "did you mean 'evidence'"),
         ("[evidence]\nsketsh = 'x'", "did you mean 'sketch'"),
         ("[description]\noverview = 'A man'\n[run]\nseedz = 3", "did you mean 'seed"),
@@ -123,9 +124,11 @@ def test_bad_toml_is_refused_by_name(tmp_path: Path, text: str, says: str) -> No
 def test_missing_or_binary_toml(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="cannot be read"):
         read_case(tmp_path / "none.toml")
-    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CaseError, match="not valid TOML"):
-        read_case(tmp_path / "b.toml")
+    write_png(tmp_path / "face.png", faces(1)[0], origin="captured")
+    with pytest.raises(
+        CaseError, match=r"face\.png: not valid TOML, this is no text file: give .* CASE\.toml"
+    ):
+        read_case(tmp_path / "face.png")
 
 
 # the run

@@ -92,12 +92,13 @@ def test_run_shows_candidates_files_and_the_notice(
     def run_case(case: Any, model: Any, out: Path, on_progress: Any, *, resume: bool) -> Case:
         seen.update(words=case.description.full_prompt(), model=model, resume=resume)
         on_progress("rounds", 0, 2, "round 0 (overview)")
-        out.mkdir()
         (out / "report.html").touch()
         return found()
 
     runner(run_case)
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "case.json").touch()
     assert cli.main(["run", str(toml), "--out", str(out), "--resume"]) == 0
     text = capsys.readouterr().out
     assert "fifties" in seen["words"] and seen["model"] == "model on cpu" and seen["resume"]
@@ -107,6 +108,30 @@ def test_run_shows_candidates_files_and_the_notice(
     for piece in ("round 0 (overview)", "hard to recognise", "report.html", NOTICE):
         assert piece in text
     assert "candidates.png" not in text, "only files that were written are named"
+
+
+@pytest.mark.parametrize(
+    ("line", "out", "resume", "says"),
+    [
+        ('gallery = "nobody"', "out", False, "nobody: no such folder or file"),
+        ('evidence.lq = "none.png"', "out", False, "none.png: there is no such file"),
+        ("", "case.toml", False, "this is a file"),
+        ("", "out", True, "no case was begun there"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_loaded(
+    toml: Path,
+    line: str,
+    out: str,
+    resume: bool,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "identiface_core.embedded", None)
+    toml.write_text(f"{line}\n{toml.read_text('utf-8')}", "utf-8")
+    assert cli.main(["run", str(toml), "--out", str(toml.parent / out), *["--resume"] * resume]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_and_2(

@@ -321,7 +321,7 @@ def test_rates_in_words() -> None:
         "< 0.1 %",
         "3.4 %",
         "50 %",
-        "over 99 %",
+        "> 99 %",
     ]
 
 

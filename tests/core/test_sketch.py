@@ -68,19 +68,24 @@ def test_a_picture_that_is_not_square_is_padded(drawings: Tensor) -> None:
     assert cleaned[0, :, -15:].min() > 0.95
 
 
-@pytest.mark.parametrize("kind", ["white", "grey", "noise", "ramp", "dot"])
+@pytest.mark.parametrize("kind", ["white", "grey", "noise", "ramp", "dot", "black"])
 def test_empty_sketch_says_how_much_ink_was_found(kind: str) -> None:
     page = torch.ones(3, 200, 200)
     if kind == "grey":
         page = page * 0.3
+    elif kind == "black":
+        page = page * 0
     elif kind == "noise":
         page = (0.8 + 0.03 * torch.randn(page.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     elif kind == "ramp":
         page = torch.linspace(0.5, 0.9, 200).expand(3, 200, -1)
     elif kind == "dot":
         page[:, 100:106, 100:106] = 0
-    with pytest.raises(InputError, match=r"drawing\.png.*empty.*%.*0\.4%"):
+    with pytest.raises(InputError, match=r"drawing\.png.*empty.*%.*0\.4%") as caught:
         clean_sketch(page, name="drawing.png")
+    assert ("darker pen" in str(caught.value)) == (kind not in ("grey", "black")), (
+        "nothing is darker than black"
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 400)])
