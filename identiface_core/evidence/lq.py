@@ -30,8 +30,8 @@ MIN_SIDE = 4
 """Shortest side of a usable picture, in pixels."""
 WARN_BELOW = 0.3
 """Recognisability below which a warning is given: the detail of a clean portrait of about 9 px or less."""
-EMPTY_BELOW = 1 / 255
-"""Standard deviation of every colour below which a picture shows nothing: one grey level of 8 bits."""
+EMPTY_BELOW = 2.5 / 255
+"""Span of every colour below which a picture shows nothing: two levels of 8 bits, as a copy in JPEG may add."""
 
 LqChoice = int | Sequence[float] | Literal["whole"] | None
 """Which face: an index (best first, from 0), a box `(x0, y0, x1, y1)`, "whole" (the picture is the face),
@@ -112,7 +112,7 @@ def prepare_lq(
         points = _points(image, face, finder, name)
         check_points(points, name)
         portrait, native = _aligned(image, points)
-    if float(portrait.flatten(1).std(1).max()) < EMPTY_BELOW:
+    if float((portrait.amax((1, 2)) - portrait.amin((1, 2))).max()) < EMPTY_BELOW:
         raise InputError(
             f"{name}: no contrast where the face should be, it is of one colour: give another photo, or leave it out"
         )

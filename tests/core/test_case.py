@@ -282,7 +282,9 @@ def test_progress_and_the_witness(folder: Path) -> None:
     assert {one.chosen_by for one in case.rounds if not one.skipped} == {"witness"}
     assert all(one.seed == one.seeds[0] and one.accepted for one in case.rounds if not one.skipped)
     assert all(stage == "rounds" and 0 <= done <= total for stage, done, total, _ in seen)
-    assert seen[-1][1] == seen[-1][2]
+    assert seen[-1] == ("rounds", 5, 5, "done: all parts are done")
+    told = [text for *_, text in seen]
+    assert "round 1 (eyes): kept: chosen by the witness" in told
 
 
 def test_step_by_step(folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,26 @@ def test_run_shows_candidates_files_and_the_notice(
     for piece in ("round 0 (overview)", "hard to recognise", "report.html", NOTICE):
         assert piece in text
     assert "candidates.png" not in text, "only files that were written are named"
+    assert "does not single anybody out" not in text
+
+
+def test_what_the_list_is_worth_why_the_case_ended_and_what_came_to_nothing(
+    runner: Any, toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = (ListedCandidate(1, "Ann", 0.2, 0.97),)
+    case = replace(
+        found(),
+        evidence={"description": {"overview": "a man", "ears": "large"}},
+        lists={BY_EVIDENCE: listed, BY_GENERATED: (), BY_BOTH: listed},
+        stopped=True,
+        stop_reason="the witness said so",
+    )
+    runner(lambda *_, **__: case)
+    assert cli.main(["run", str(toml), "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    headline = "does not single anybody out: people who are not in the gallery score as high as the first candidate in about 97"
+    assert headline in text and text.index(headline) < text.index("Ann")
+    assert "Finished: the witness said so." in text and "Not redrawn: ears (the case had ended)" in text
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_evidence_becomes_faces_and_candidates(embedded: Server, graph: Graph) -
     run = finished(embedded, graph)
     assert run.previews > 0
 
+    (photo,) = run.outputs[found(graph, "IdentiFaceLQPhoto")]["text"]
+    assert "taken whole as a portrait" in photo, "its size alone decided that"
     faces = run.outputs[graph_id(graph, "Four faces, whole")]["images"]
     assert len(faces) == 4
     rounds = run.outputs[graph_id(graph, "The face, round by round")]["images"]
