@@ -276,9 +276,8 @@ def graphs_in(folder: Path) -> list[Path]:
 
 def found(name: str) -> Path:
     """Where a choice of the list is; WeightsError says where it was looked for, and how to get it."""
-    from identiface_core.catalogue.manifest import read_manifest
     from identiface_core.catalogue.places import places
-    from identiface_core.catalogue.store import Store
+    from identiface_core.catalogue.store import named_file
     from identiface_core.errors import WeightsError
 
     path = folder_paths.get_full_path(folders.MATCHERS, name)
@@ -291,9 +290,9 @@ def found(name: str) -> Path:
         if present:
             return present[0]
         looked = [str(one) for one in there]
-    entries = [entry for entry in read_manifest() if entry.name == name and entry.role == "matcher"]
-    if entries:
-        return Store(places(folder_paths.models_dir, also=looked)).need(entries[0])
+    known = named_file(name, "matcher", places(folder_paths.models_dir, also=looked))
+    if known is not None:
+        return known
     raise WeightsError(
         f"Load Matcher: there is no {name!r} in {', '.join(looked)}: `identiface weights list` says what there is, "
         "`identiface weights get NAME` brings it; an InsightFace pack is a folder of .onnx files"

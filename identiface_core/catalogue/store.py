@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from identiface_core.catalogue.manifest import Entry
+from identiface_core.catalogue.manifest import Entry, read_manifest
 from identiface_core.catalogue.places import Places
 from identiface_core.catalogue.records import Hashes, Lock, Locked, Tell
 from identiface_core.errors import WeightsError
@@ -144,6 +144,15 @@ class Store:
         if place not in self._listed:
             self._listed[place] = list(_files_below(place)) if place.is_dir() else None
         return self._listed[place]
+
+
+def named_file(name: str, role: str, where: Places, tell: Tell | None = None) -> Path | None:
+    """The file that the manifest calls `name`; None if it knows no such name of this role.
+
+    WeightsError says where a file that is not here was looked for, and how to get it. tell: see `Store`.
+    """
+    entries = [entry for entry in read_manifest() if entry.name == name and entry.role == role]
+    return Store(where, tell).need(entries[0]) if entries else None
 
 
 def kind_of(path: Path) -> str | None:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 PLAIN_WIDTH = 110
 PLAIN_SHARE = 0.1
-"""Without a terminal, a line is printed for every tenth of a stage."""
+"""Without a terminal, a line is printed for every tenth of a stage, and for its end."""
+FPIR = "FPIR: how often a search for somebody who is not in this gallery scores as high."
 
 
 def console() -> Console:
@@ -61,7 +62,8 @@ class Stages:
 
     def _print(self, stage: str, done: int, total: int, text: str) -> None:
         share = done / total if total else 1.0
-        if share - self.printed.get(stage, -1.0) >= PLAIN_SHARE:
+        before = self.printed.get(stage, -1.0)
+        if share - before >= PLAIN_SHARE or (share >= 1 and before < 1):
             self.printed[stage] = share
             self.out.print(f"{stage} {done}/{total} {text}", markup=False)
 
@@ -81,8 +83,10 @@ def say(out: Console, text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-def rate(fpir: float | None) -> str:
-    """A false-positive rate for reading: in per cent, two digits."""
+def rate(fpir: float | None, least: float | None = None) -> str:
+    """A false-positive rate for reading: in per cent, two digits. least: what the table can tell, a bound on all below."""
     if fpir is None:
         return "unknown"
+    if least and fpir <= least * (1 + 1e-9):
+        return f"fewer than 1 in {float(f'{1 / least:.2g}'):,.0f}"
     return "over 99 %" if fpir > 0.99 else f"{100 * fpir:.2g} %"

@@ -14,9 +14,8 @@ from rich.console import Console
 from torch import Tensor
 
 from identiface_core.cli.console import Stages, say, show_table
+from identiface_core.cli.networks import finder_from, matchers_from, warn_of_drawn
 from identiface_core.evaluation.photos import Report, Separation, measure
-from identiface_core.faces.onnx_finders import load_finder
-from identiface_core.matchers.load import load_matcher
 from identiface_core.weights.files import check_writable, write_atomic
 
 WIDTH = 150
@@ -39,8 +38,10 @@ def photos(
     """Measure and print; write the figures to `json`. Raises the library's errors."""
     if json is not None:
         check_writable(json)
-    finder, loaded = load_finder(detector, "--detector"), [load_matcher(path) for path in matchers]
-    with Stages(Console(stderr=True, highlight=False)) as stages:
+    screen = Console(stderr=True, highlight=False)
+    finder, loaded = finder_from(detector), matchers_from(matchers, screen)
+    warn_of_drawn(loaded, finder, screen)
+    with Stages(screen) as stages:
         report = measure(folder, finder, loaded, sizes=sizes, largest=largest, on_progress=stages)
     show(report)
     if json is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from identiface_core.errors import InputError
-from identiface_core.gallery.enrolment import PICTURES
+from identiface_core.gallery.folder import PICTURES
 from identiface_core.weights.files import sha256_of
 
 

@@ -19,7 +19,8 @@ from identiface_core.evidence.lq import prepare_lq, simulate_simple
 from identiface_core.faces.alignment import PORTRAIT_SIDE, align
 from identiface_core.faces.base import Finder
 from identiface_core.faces.choice import select_face
-from identiface_core.gallery.enrolment import Skipped, pictures_of
+from identiface_core.gallery.enrolment import Skipped, left_out
+from identiface_core.gallery.folder import pictures_of
 from identiface_core.imaging import read_image, resize
 from identiface_core.matchers.base import Matcher
 from identiface_core.matchers.calibration import fit
@@ -106,7 +107,7 @@ def measure(
             assert found.chosen is not None
             photos.append(_seen(person, picture, found.faces[found.chosen].points, matchers, sizes))
         except IdentiFaceError as error:
-            skipped.append(Skipped(file, str(error)))
+            skipped.append(left_out(file, error))
         else:
             if len(found.faces) > 1:
                 several.append((file, found.reason))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ HOW = ("the only one", "largest", "by number", "by box", "nearest")
 """How a face can be chosen of several. "nearest": the one most like somebody."""
 ON_NO_FACE = ("error", "skip", "pass through")
 """What a picture without the wanted face gives: NoFaceError, no portrait, or the whole picture as a portrait."""
+SEVERAL = "Choose by number or by box"
+"""What to do where several faces are found, unless who calls knows better."""
 BOX_OR_WHOLE = ", a box around it (x0,y0,x1,y1), or 'whole' if the picture already is the cropped face"
 """What else can be given where no face is found, on the command line and in a case."""
 
@@ -61,6 +64,11 @@ class Selection:
     whole: bool = False
     """Without a chosen face: the whole picture stands for the portrait. Else such a picture is left out."""
 
+    @property
+    def points(self) -> Tensor | None:
+        """`(5, 2)` of the chosen face, in pixels of the picture."""
+        return None if self.chosen is None else self.faces[self.chosen].points
+
     def matrix(self, size: int) -> Tensor | None:
         """Similarity `(1, 2, 3)` from pixels of the picture to those of its portrait of `size` px; None if left out.
 
@@ -68,7 +76,7 @@ class Selection:
         """
         if self.chosen is not None:
             points = self.faces[self.chosen].points
-            check_points(points, f"picture {self.picture}, face {self.chosen}")
+            check_points(points, f"picture {self.picture}, {numbered(self.chosen, len(self.faces))}")
             return similarity_from_points(points, canonical_points(size))
         if not self.whole:
             return None
@@ -96,12 +104,15 @@ def select_face(
     on_no_face: str = ON_NO_FACE[0],
     picture: int = 0,
     name: str = "the picture",
+    several: str = SEVERAL,
+    otherwise: str = "",
 ) -> Selection:
     """Finds the faces of a picture `(3, H, W)` and chooses one.
 
     how: one of `HOW`, with `number`, `box` or `likeness` where it needs them; an empty box: nobody marked a face in this
     picture. threshold: None for the finder's own.
     on_no_face: one of `ON_NO_FACE`, for a picture without any face or without the one asked for.
+    several, otherwise: what errors tell to do, as in `choose_face`.
     Raises SeveralFacesError where one was wanted and there are more, whatever `on_no_face` says; NoFaceError;
     InputError for an unknown or incomplete choice.
     """
@@ -111,15 +122,40 @@ def select_face(
         )
     faces = finder.find_faces(image) if threshold is None else finder.find_faces(image, threshold=threshold)
     size = (image.shape[-2], image.shape[-1])
+    choose = partial(choose_face, faces, name=name, several=several, otherwise=otherwise)
     try:
-        chosen, reason = _chosen(image, faces, how, number, box, likeness, name)
+        chosen, reason = _chosen(image, faces, how, number, box, likeness, choose)
     except NoFaceError as error:
         if on_no_face == "error":
             raise
         whole = on_no_face == "pass through"
         then = "passed through whole, not aligned" if whole else "left out"
         return Selection(picture, size, tuple(faces), None, f"{error} The picture is {then}.", whole)
-    return Selection(picture, size, tuple(faces), chosen, f"face {chosen} of {len(faces)}: {reason}")
+    return Selection(picture, size, tuple(faces), chosen, f"{numbered(chosen, len(faces))}: {reason}")
+
+
+def numbered(index: int, count: int) -> str:
+    """What a face of a picture is called. Numbers are those that a choice takes, from 0, which nobody must guess."""
+    return "the only face" if count == 1 else f"face number {index} (counting from 0) of {count}"
+
+
+def selection_by(
+    image: Tensor,
+    finder: Finder,
+    choice: FaceChoice | Literal["largest"],
+    *,
+    name: str,
+    several: str = SEVERAL,
+    otherwise: str = "",
+) -> Selection:
+    """As `select_face`, with the choice in one value: None for the only face, its number, a box around it, or "largest"."""
+    select = partial(select_face, image, finder, name=name, several=several, otherwise=otherwise)
+    if choice is None or choice == "largest":
+        return select(choice or HOW[0])
+    if isinstance(choice, int):
+        return select("by number", number=choice)
+    assert not isinstance(choice, str)
+    return select("by box", box=choice)
 
 
 def likeness_to(embed: Callable[[Tensor, Tensor], Tensor], reference: Tensor) -> Likeness:
@@ -139,14 +175,15 @@ def choose_face(
     choice: FaceChoice = None,
     *,
     name: str = "the picture",
+    several: str = SEVERAL,
     otherwise: str = BOX_OR_WHOLE,
 ) -> Face:
     """The face that `choice` names: an index from 0, a box (the face that overlaps it most), or None for the
     only one.
 
     Raises NoFaceError for no face (or none inside the box), SeveralFacesError for several faces and no
-    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts, `otherwise` what else can
-    be done where no face is found.
+    choice; the text lists the numbered boxes. `name` is what the picture is called in these texts, `several` what to do where
+    several faces are found, `otherwise` what else can be done where none is.
     """
     if isinstance(choice, Sequence) and not isinstance(choice, str):
         box = check_box(choice, name)
@@ -163,8 +200,7 @@ def choose_face(
     if choice is None:
         if len(faces) > 1:
             raise SeveralFacesError(
-                f"{name}: {len(faces)} faces were found, one is wanted. Choose by number or by box: "
-                f"{listed(faces)}."
+                f"{name}: {len(faces)} faces were found, one is wanted. {several}: {listed(faces)}."
             )
         return faces[0]
     if isinstance(choice, bool) or not isinstance(choice, int):
@@ -210,9 +246,9 @@ def _chosen(
     number: int,
     box: Sequence[float] | None,
     likeness: Likeness | None,
-    name: str,
+    choose: partial[Face],
 ) -> tuple[int, str]:
-    choose = partial(choose_face, faces, name=name, otherwise="")
+    name = choose.keywords["name"]
     if how == "largest":
         choose(0)  # says where there is none
         best = max(range(len(faces)), key=lambda i: area(faces[i].box))
@@ -237,9 +273,9 @@ def _chosen(
     if how not in choices:
         raise InputError(f"{name}: a face is chosen by one of {', '.join(HOW)}; this is {how!r}")
     face = choose(choices[how])
-    reasons = {"by number": "as asked", "by box": f"overlaps the box by {_share(face.box, box):.0%}"}
+    reasons = {"by number": "as asked, ", "by box": f"overlaps the box by {_share(face.box, box):.0%}, "}
     index = next(i for i, one in enumerate(faces) if one is face)
-    return index, f"{reasons.get(how, 'the only one')}, {_size_text(face.box)}"
+    return index, f"{reasons.get(how, '')}{_size_text(face.box)}"
 
 
 def _share(found: Box, wanted: Sequence[float] | None) -> float:

@@ -15,13 +15,13 @@ from identiface_core.errors import GalleryError, InputError
 from identiface_core.matchers.base import digest_of
 from identiface_core.matchers.probe import embed_face, portrait_in, reads_photographs
 
+from .folder import oddities, pictures_of
 from .store import ORIGINS, Gallery, encode_thumbnail
 
 if TYPE_CHECKING:
     from identiface_core.faces.choice import FaceChoice
     from identiface_core.matchers.base import Matcher
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH = 32
 
 Progress = Callable[[int, int, str], None]
@@ -39,12 +39,22 @@ class EnrolmentModel(Protocol):
     def matcher_b(self) -> Matcher: ...
 
 
+CROP = "Crop the picture to the one that is meant"
+"""What to do with several faces where nobody can be asked which."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A picture that was not enrolled."""
 
     path: Path
     reason: str
+    """Why, without the name of the picture."""
+
+
+def left_out(path: Path, error: Exception) -> Skipped:
+    """A picture that was left out for this error."""
+    return Skipped(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: "))
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,10 @@ class Enrolment:
 
     gallery: Gallery
     skipped: tuple[Skipped, ...]
+    several: tuple[tuple[Path, str], ...] = ()
+    """Pictures with several faces of which one was taken, and which."""
+    oddities: tuple[str, ...] = ()
+    """What is odd about the folder, in sentences."""
 
 
 def fingerprint(matcher: Matcher) -> str:
@@ -158,68 +172,54 @@ def enrol(
     return enroller.gallery(origins)
 
 
-def pictures_of(folder: str | Path) -> list[tuple[str, Path]]:
-    """(person, picture) of every picture in a folder, by name: a sub-folder is a person, so is the stem of a
-    loose file.
-
-    Raises `GalleryError` when the folder is missing, is no folder, or holds no picture.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise GalleryError(
-            f"{folder}: {'not a' if folder.exists() else 'no such'} folder: give a folder of pictures, "
-            "one file or one sub-folder per person"
-        )
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in PICTURES and not path.name.startswith("."):
-            inside = path.relative_to(folder)
-            found.append((inside.parts[0] if len(inside.parts) > 1 else path.stem, path))
-    if not found:
-        raise GalleryError(
-            f"{folder}: no pictures ({', '.join(PICTURES)}): put one file or one sub-folder per person there"
-        )
-    return found
-
-
 def enrol_folder(
     path: str | Path,
     model: EnrolmentModel,
     on_progress: Progress | None = None,
-    choice: FaceChoice | Literal["whole"] = None,
+    choice: FaceChoice | Literal["largest", "whole"] = None,
+    *,
+    several: str = CROP,
+    otherwise: str = "",
 ) -> Enrolment:
     """Enrol a folder of pictures with both matchers of `model`, each face cut from its picture as `matchers.probe` says.
 
-    `choice` says which face of a picture with several is meant (as in `faces.choice`; without it such a
-    picture is skipped with the reason); "whole" takes every picture as a portrait that is cropped already.
+    `choice` says which face of a picture with several is meant (as in `faces.choice`; without it such a picture is skipped with
+    the reason); "whole" takes every picture as a portrait that is cropped already. several, otherwise: what such reasons tell to
+    do, as in `faces.choice`.
     Raises `GalleryError` when no picture is left.
     """
-    from identiface_core.faces.choice import choose_face
+    from identiface_core.faces.choice import selection_by
     from identiface_core.imaging import read_image
     from identiface_core.provenance import read_origin
 
     found = pictures_of(path)
     enroller = Enroller((model.matcher_a, model.matcher_b))
     skipped: list[Skipped] = []
+    chosen: list[tuple[Path, str]] = []
     origins: dict[str, str] = {}
     for place, (person, file) in enumerate(found, start=1):
         try:
-            image, points = read_image(file), None
+            image, points, seen = read_image(file), None, None
             if choice != "whole":
-                points = choose_face(model.finder.find_faces(image), choice, name=file.name).points
+                seen = selection_by(
+                    image, model.finder, choice, name=file.name, several=several, otherwise=otherwise
+                )
+                points = seen.points
             enroller.add(person, image, points)
         except InputError as error:
-            skipped.append(Skipped(file, str(error)))
+            skipped.append(left_out(file, error))
         else:
+            if seen is not None and len(seen.faces) > 1:
+                chosen.append((file, seen.reason))
             claimed = read_origin(file)
             origin = "captured" if claimed is None else claimed.value
             # One generated picture among several makes the template partly generated: it says so.
             origins[person] = max(origins.get(person, origin), origin, key=ORIGINS.index)
         if on_progress is not None:
-            on_progress(place, len(found), file.name)
+            on_progress(place, len(found), str(file.relative_to(path)))
     if not origins:
         raise GalleryError(
             f"{path}: none of {len(found)} pictures could be enrolled; the first: "
             f"{skipped[0].path.name}: {skipped[0].reason}"
         )
-    return Enrolment(enroller.gallery(origins), tuple(skipped))
+    return Enrolment(enroller.gallery(origins), tuple(skipped), tuple(chosen), oddities(path, found))

@@ -82,8 +82,8 @@ class Gallery:
             )
         if matcher not in self.templates:
             raise GalleryError(
-                f"the query was made with matcher {matcher!r}, the gallery holds templates of "
-                f"{', '.join(map(repr, self.templates))}: {ENROL}"
+                f"the gallery was enrolled with {' and '.join(self.templates)}, the query was made with {matcher}: search with "
+                f"the same matcher, or {ENROL}"
             )
         rows = self.templates[matcher]
         if dimension is not None and rows.shape[1] != dimension:

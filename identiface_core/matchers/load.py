@@ -28,6 +28,7 @@ from identiface_core.weights.recognise import expected, unwrapped
 KINDS = ("arcface", "edgeface", "matcher-onnx", "onnx", FaceNet.kind)
 """Kinds of files that make a matcher."""
 PURPOSE = "Load Matcher"
+WANTED = "a face matcher (ONNX, or safetensors of AdaFace, IResNet or EdgeFace)"
 OTHER = (
     "It is damaged, or of another make under the same names, as face.evoLVe's: get it again, or export that network to ONNX, "
     "which is run as it is."
@@ -35,20 +36,26 @@ OTHER = (
 
 
 def load_matcher(
-    path: str | Path, *, colour: Colour | None = None, scale: str | None = None, runtime: bool = True
+    path: str | Path,
+    *,
+    colour: Colour | None = None,
+    scale: str | None = None,
+    runtime: bool = True,
+    purpose: str = PURPOSE,
 ) -> Matcher:
     """The matcher in the file at `path`, or in the InsightFace pack that the folder is, or that has this name.
 
     colour: order of channels that the network reads, where the usual one of such files is wrong. scale: range of values that an
     ONNX graph reads, one of `onnx_input.SCALES`, where what its nodes tell is wrong. runtime: see `OnnxMatcher`.
+    purpose: what needs it, as the beginning of a sentence.
     WeightsError for a file that is missing, damaged, or something else, saying what it is; InputError for a scale that cannot be.
     """
     # Nodes run in inference mode; what is made there could never take part in a gradient.
     with torch.inference_mode(False):
-        return _load(Path(path), colour, scale, runtime)
+        return _load(Path(path), colour, scale, runtime, purpose)
 
 
-def _load(path: Path, colour: Colour | None, scale: str | None, runtime: bool) -> Matcher:
+def _load(path: Path, colour: Colour | None, scale: str | None, runtime: bool, purpose: str) -> Matcher:
     known = {entry.name for entry in read_manifest()}
     pack = len(path.parts) == 1 and not path.suffix and not path.exists() and path.name not in known
     if path.is_dir() or pack:
@@ -62,10 +69,10 @@ def _load(path: Path, colour: Colour | None, scale: str | None, runtime: bool) -
         )
     if format_of(path) == "torch":
         raise WeightsError(
-            f"{path}: a PyTorch checkpoint (pickle), which is not opened while nodes run. Get the same weights as safetensors or "
+            f"{path}: a PyTorch checkpoint (pickle), which is not opened. Get the same weights as safetensors or "
             "ONNX: `identiface weights list` says where."
         )
-    found = expected(path, KINDS, PURPOSE)
+    found = expected(path, KINDS, purpose, WANTED)
     digest = sha256_of(path)
     if found.kind in ("matcher-onnx", "onnx"):
         return OnnxMatcher(path, colour=colour, scale=scale, licence=licence_of(digest), runtime=runtime)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from identiface_core.errors import OutputError, WeightsError
 from identiface_core.weights.layout import AGAIN, in_short, misfits, parse_layout
 
+_SHIPPED = Path(__file__).absolute().parents[1]
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -332,8 +333,15 @@ def unreadable(path: Path, error: OSError) -> WeightsError:
     """The error for a weight file that the system does not let us read."""
     if isinstance(error, FileNotFoundError):
         return WeightsError(
-            f"{path}: no such file. Give an existing path; shipped weights come back by reinstalling."
+            f"{path}: no such file. "
+            + (
+                "It ships with IdentiFace: reinstall it."
+                if _SHIPPED in path.absolute().parents
+                else "Give an existing path."
+            )
         )
+    if path.is_dir():
+        return WeightsError(f"{path}: a folder, where a file is wanted. Give the path of a file.")
     return WeightsError(f"{path}: cannot be read: {_reason(error)}. Check the path and its permissions.")
 
 

@@ -24,6 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _WEB_PAGES = (b"<!doctyp", b"<html", b"<head", b"<?xml")
 _LFS = b"version "
+_PICTURES = (b"\x89png", b"\xff\xd8\xff", b"riff")
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ def parse_layout(path: Path, first: bytes, read: Callable[[int], bytes], size: i
 
 
 def refuse_text(path: Path, first: bytes, size: int) -> None:
-    """Raise WeightsError if the first eight bytes are those of a web page or of a git-lfs pointer."""
+    """Raise WeightsError if the first eight bytes are those of a web page, a picture or a git-lfs pointer."""
     start = first[:8].lower()
     if start.lstrip().startswith(_WEB_PAGES):
         raise WeightsError(
             f"{path}: a web page, not weights: the site answered the download with a page, such as a login or "
             "an error. Open the address in a browser, accept what it asks for, and download again."
         )
+    if start.startswith(_PICTURES):
+        raise WeightsError(f"{path}: a picture, not weights. Choose another file.")
     if start == _LFS and size < 1024:
         raise WeightsError(
             f"{path}: a git-lfs pointer of {size} bytes, not the weights that it stands for. Run `git lfs pull` "

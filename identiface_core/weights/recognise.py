@@ -83,16 +83,19 @@ def recognise(path: str | Path) -> Recognised:
     )
 
 
-def expected(path: str | Path, wanted: str | Collection[str], purpose: str) -> Recognised:
+def expected(
+    path: str | Path, wanted: str | Collection[str], purpose: str, titled: str | None = None
+) -> Recognised:
     """What the file at `path` is, if it is of a kind that is wanted. WeightsError says what came instead.
 
     wanted: one of `KINDS`, or several. purpose: what needs it, as the beginning of a sentence: "Apply Control".
+    titled: what the kinds are called together.
     """
     found = recognise(path)
     kinds = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if found.kind in kinds:
         return found
-    titles = " or ".join(KINDS.get(kind, f"an IdentiFace file of kind '{kind}'") for kind in kinds)
+    titles = titled or " or ".join(KINDS.get(kind, f"an IdentiFace file of kind '{kind}'") for kind in kinds)
     advice = "Choose another file; `identiface weights list` says where to get what."
     if CONTROL in kinds and found.kind in _IMPORTED:
         advice = f"Convert it once: `identiface weights import {OFFICIAL} {Path(path).name} --out FILE`."

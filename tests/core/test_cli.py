@@ -245,7 +245,12 @@ def test_gallery_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     gallery.save(tmp_path / "g.safetensors")
     assert cli.main(["gallery", "info", str(tmp_path / "g.safetensors")]) == 0
     text = capsys.readouterr().out
-    for piece in ("2 people", "matcher m: 4-d", "captured pictures: 1", "generated pictures: 1"):
+    for piece in (
+        "2 people",
+        "matcher m: 4-d",
+        "people with captured pictures: 1",
+        "people with generated pictures: 1",
+    ):
         assert piece in text
     assert cli.main(["gallery", "info", str(tmp_path / "missing")]) == 2
 
@@ -280,7 +285,7 @@ def test_plain_progress_prints_a_line_per_tenth() -> None:
         for done in range(1, 1001):
             stages("enrol", done, 1000, f"picture [{done}].png")
     lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert 9 <= len(lines) <= 11 and "[1].png" in lines[0]
+    assert 9 <= len(lines) <= 11 and "[1].png" in lines[0] and lines[-1].startswith("enrol 1000/1000")
 
 
 def test_progress_bars_on_a_terminal_show_names_as_they_are() -> None:
@@ -298,3 +303,4 @@ def test_tables_show_texts_as_they_are() -> None:
 
 def test_rates_are_readable() -> None:
     assert [rate(x) for x in (None, 1.0, 0.5, 0.00123)] == ["unknown", "over 99 %", "50 %", "0.12 %"]
+    assert [rate(x, 0.0028) for x in (0.0028, 0.003)] == ["fewer than 1 in 360", "0.3 %"]

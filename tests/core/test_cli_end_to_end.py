@@ -72,7 +72,7 @@ def test_enrol_info_and_search(
     text = capsys.readouterr().out
     assert "12 people enrolled, 1 pictures left out" in text and "broken.png" in text
     assert run("gallery", "info", gallery) == 0
-    assert "captured pictures: 12" in capsys.readouterr().out
+    assert "people with captured pictures: 12" in capsys.readouterr().out
 
     image = tmp_path / "probe.png"
     write_png(image, (faces(12, seed=5)[7] + 0.05 * torch.rand(3, 128, 128)).clamp(0, 1), origin="generated")

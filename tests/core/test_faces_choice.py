@@ -12,7 +12,7 @@ from torch import Tensor
 from identiface_core.errors import InputError, NoFaceError, SeveralFacesError
 from identiface_core.faces.alignment import align, apply_matrix, canonical_points
 from identiface_core.faces.base import Face, Finder, KnownFaces, points_of
-from identiface_core.faces.choice import HOW, Selection, choose_face, likeness_to, select_face
+from identiface_core.faces.choice import HOW, Selection, choose_face, likeness_to, select_face, selection_by
 
 PICTURE = torch.linspace(0, 1, 200 * 320).reshape(1, 200, 320).expand(3, -1, -1)
 
@@ -45,7 +45,7 @@ THREE = (face(10, 20, 40, 0.9), face(100, 30, 80, 0.8), face(250, 100, 30, 0.7))
 
 def test_the_only_one_is_taken_and_several_are_an_error() -> None:
     alone = select_face(PICTURE, finder(THREE[1]))
-    assert alone.chosen == 0 and alone.reason == "face 0 of 1: the only one, 80 x 88 px"
+    assert alone.chosen == 0 and alone.reason == "the only face: 80 x 88 px"
     for on_no_face in ("error", "skip", "pass through"):
         with pytest.raises(SeveralFacesError, match="3 faces were found.*1: 100,30,180,118"):
             select_face(PICTURE, finder(*THREE), on_no_face=on_no_face)
@@ -56,10 +56,35 @@ def test_every_choice_says_what_it_chose() -> None:
         found = select_face(PICTURE, finder(*THREE), how, **more)
         return found.chosen, found.reason
 
-    assert chosen("largest") == (1, "face 1 of 3: the largest, 80 x 88 px")
-    assert chosen("by number", number=2) == (2, "face 2 of 3: as asked, 30 x 33 px")
+    assert chosen("largest") == (1, "face number 1 (counting from 0) of 3: the largest, 80 x 88 px")
+    assert chosen("by number", number=2) == (2, "face number 2 (counting from 0) of 3: as asked, 30 x 33 px")
     index, reason = chosen("by box", box=(12, 20, 50, 64))
-    assert index == 0 and reason == "face 0 of 3: overlaps the box by 95%, 40 x 44 px"
+    assert index == 0
+    assert reason == "face number 0 (counting from 0) of 3: overlaps the box by 95%, 40 x 44 px"
+
+
+@pytest.mark.parametrize(
+    ("choice", "how"),
+    [
+        (2, {"how": "by number", "number": 2}),
+        ("largest", {"how": "largest"}),
+        ((12, 20, 50, 64), {"how": "by box"}),
+    ],
+)
+def test_a_choice_in_one_value(choice: Any, how: dict[str, Any]) -> None:
+    if how["how"] == "by box":
+        how["box"] = choice
+    found = selection_by(PICTURE, finder(*THREE), choice, name="street")
+    assert (found.chosen, found.reason) == (
+        (same := select_face(PICTURE, finder(*THREE), **how)).chosen,
+        same.reason,
+    )
+    with pytest.raises(SeveralFacesError, match=r"street: 3 faces.* Say --face: 0: 10,20"):
+        selection_by(PICTURE, finder(*THREE), None, name="street", several="Say --face")
+    with pytest.raises(NoFaceError, match="or run away"):
+        selection_by(
+            PICTURE, finder(), choice if choice == "largest" else None, name="a", otherwise=", or run away"
+        )
 
 
 def test_the_nearest_face_is_chosen_by_its_embedding_and_its_cosine_said() -> None:
@@ -75,7 +100,9 @@ def test_the_nearest_face_is_chosen_by_its_embedding_and_its_cosine_said() -> No
     olive = torch.tensor([0.6, 0.8, 0.0])
     found = select_face(picture, finder(*THREE), "nearest", likeness=likeness_to(embed, olive))
     assert found.chosen == 1
-    assert found.reason == "face 1 of 3: cosine 0.80 with the reference (others: 0.60, 0.00)"
+    assert found.reason == (
+        "face number 1 (counting from 0) of 3: cosine 0.80 with the reference (others: 0.60, 0.00)"
+    )
 
 
 def test_threshold_is_passed_on() -> None:
@@ -138,7 +165,7 @@ def test_known_faces_are_found_again() -> None:
 @pytest.mark.parametrize("points", [torch.ones(5, 2), torch.full((5, 2), float("nan"))])
 def test_a_find_without_a_shape_gives_no_portrait(points: Tensor) -> None:
     found = select_face(PICTURE, finder(Face((0.0, 0.0, 9.0, 9.0), points, 0.9)), picture=3)
-    with pytest.raises(InputError, match="picture 3, face 0: .*coincide"):
+    with pytest.raises(InputError, match="picture 3, the only face: .*coincide"):
         found.portrait(PICTURE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +226,7 @@ def test_enrol_folder(tmp_path) -> None:
     assert {s.path.name for s in made.skipped} == {"white.png", "broken.png"}
     assert any("no face" in s.reason for s in made.skipped)
     assert [(done, total) for done, total, _ in seen] == [(i, 5) for i in range(1, 6)]
+    assert str(Path("bob") / "1.png") in [name for _, _, name in seen], "a file's name alone does not say who"
 
 
 class Grain(torch.nn.Module):
@@ -302,10 +304,27 @@ def test_a_photograph_that_is_enrolled_finds_itself(tmp_path, monkeypatch, capsy
         photo = torch.rand(3, 400, 300, generator=torch.Generator().manual_seed(i))
         write_png(tmp_path / "people" / f"{name}.png", photo, origin="captured")
     enrol_folder(tmp_path / "people", model).gallery.save(file)
+    monkeypatch.setattr("identiface_core.cli.gallery.matchers_from", lambda *_: [model.matcher_a])
     monkeypatch.setattr("identiface_core.cli.gallery._networks", lambda *_: model)
     options = ["--matcher", "a.onnx", "--detector", "b.onnx"]
     assert main(["gallery", "search", str(file), str(tmp_path / "people" / "ann.png"), *options]) == 0
     assert re.search(r"ann\W+1\.000", capsys.readouterr().out)
+
+
+def test_what_is_odd_about_a_folder_is_said(tmp_path) -> None:
+    one, two, three = faces(3)
+    write_png(tmp_path / "ann" / "1.png", one, origin="captured")
+    write_png(tmp_path / "ann.png", two, origin="captured")
+    write_png(tmp_path / "bob" / "deep" / "1.png", three, origin="captured")
+    (tmp_path / "cid.png").write_bytes((tmp_path / "ann" / "1.png").read_bytes())
+    (tmp_path / "ann" / "2.png").write_bytes((tmp_path / "ann" / "1.png").read_bytes())
+    (tmp_path / "dan").mkdir()
+    made = enrol_folder(tmp_path, Model())
+    assert set(made.gallery.people) == {"ann", "bob", "cid"}
+    merged, copied, empty = made.oddities
+    assert merged == "ann/ and ann.png count as one person, ann: rename one if they are two"
+    assert "ann/1.png" in Path(copied).as_posix() and "cid.png are the same picture under two names" in copied
+    assert empty == "dan/ holds no picture"
 
 
 def test_enrol_folder_without_anyone(tmp_path) -> None:

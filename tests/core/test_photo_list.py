@@ -108,8 +108,8 @@ def test_bench_photos_measures_what_a_list_names(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("photos", "photo_list"):
-        monkeypatch.setattr(f"identiface_core.cli.{module}.load_finder", lambda *_: Everywhere())
+    for name in ("photos.finder_from", "photo_list.load_finder"):
+        monkeypatch.setattr(f"identiface_core.cli.{name}", lambda *_: Everywhere())
     (root / "a" / "deep" / "0.png").unlink()
     out, written = tmp_path / "found.json", tmp_path / "found.md"
     assert run(root, "--list", listed, "--lq", 16, "--json", out, "--page", written) == 0

@@ -194,7 +194,7 @@ def test_a_matcher_of_ones_own_enrols_and_searches(
 def test_bench_photos_prints_and_writes(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("identiface_core.cli.photos.load_finder", lambda *_: Everywhere())
+    monkeypatch.setattr("identiface_core.cli.photos.finder_from", lambda *_: Everywhere())
     write_png(folder / "bob" / "1.png", photo((0.3, 0.9, 0.3), 7, 2 * SIDE), origin="captured")
     out = tmp_path / "found.json"
     networks = ("--matcher", MATCHER, "--detector", FINDER)
@@ -219,7 +219,7 @@ PHOTOS, ARCFACE, DETECTOR = (
 )
 def test_real_photographs_are_separated() -> None:
     from identiface_core.faces.onnx_finders import load_finder
-    from identiface_core.gallery.enrolment import pictures_of
+    from identiface_core.gallery.folder import pictures_of
 
     assert PHOTOS and ARCFACE and DETECTOR
     finder, matcher = load_finder(DETECTOR), OnnxMatcher(ARCFACE)

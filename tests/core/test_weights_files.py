@@ -147,7 +147,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for read in (sha256_of, read_header, load_tensors):
         with pytest.raises(WeightsError, match="nowhere.safetensors: no such file"):
             read(tmp_path / "nowhere.safetensors")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="a folder, where a file is wanted"):
         load_tensors(tmp_path)
 
 

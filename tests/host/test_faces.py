@@ -149,7 +149,7 @@ def test_the_hosts_own_landmarks_stand_in_for_a_detector(
     run = embedded.run(graph)
     assert run.status == "success", run.message
     text = run.outputs["faces"]["text"][0]
-    assert "face 1 of 2: as asked" in text and text.count("score 1.00") == 2, text
+    assert "face number 1 (counting from 0) of 2: as asked" in text and text.count("score 1.00") == 2, text
     person = render(sample_identities(2, 79), canonical_nuisance(2))
     wanted = align(person.image[1:], person.points[1:])[0].movedim(0, -1).numpy() * 255
     difference = np.abs(pixels(embedded, run, "show") - wanted)[24:104, 24:104]
