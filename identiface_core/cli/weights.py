@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from identiface_core.catalogue.store import Store
 
 COLUMNS = ("name", "role", "size", "licence of the weights", "commercial", "sha256")
+HASHES = (
+    "sha256: publisher, who states it, so that any copy is known by it and a download is checked; unpinned, stated by nobody: what "
+    "comes first is recorded, and known and checked by that from then on; shipped: in the package, with its hashes."
+)
 READ_ALOUD = 500 * MEGABYTE
 """Bytes from which on it is said that a file is being read through."""
 
@@ -39,6 +43,7 @@ def show(role: str | None = None, *, as_json: bool = False, as_markdown: bool = 
         screen = console()
         rows = [_row(entry) for entry in entries]
         show_table(screen, "Weights that the workflows can use", COLUMNS, rows)
+        say(screen, HASHES)
         say(screen, "`identiface weights get NAME` shows the licence and asks before it downloads.")
     return 0
 

@@ -78,6 +78,7 @@ def test_list_shows_every_file_with_its_licence(run: Any) -> None:
         "unclear",
         "unpinned",
         "publisher",
+        "unpinned, stated by nobody",
     ):
         assert piece in text
 
@@ -198,6 +199,10 @@ def test_where_shows_every_place(tmp_path: Path, ours: Any, run: Any) -> None:
     here.write_bytes(WEIGHTS)
     code, text = run("where", "net", *models)
     assert code == 0 and f"{here}: it is\n" in text and text.endswith(f"Used: {here}\n")
+    ours(loose=entry_toml("loose", **UNPINNED))
+    code, text = run("where", "loose", *models)
+    assert code == 2 and "nobody states its sha256" in text and "run `identiface weights get loose`" in text
+    ours(shipped=shipped_toml())
     assert run("where", "shipped") == (0, "shipped ships with the package, in here\n")
 
 

@@ -35,3 +35,11 @@ def test_examples_in_docstrings_are_true(module: str) -> None:
     loaded = importlib.import_module(module)
     found = doctest.testmod(loaded, extraglobs={"torch": torch})
     assert found.attempted and not found.failed
+
+
+def test_nobody_is_told_to_install_a_package_of_this_name() -> None:
+    """There is none in the public index; a checkout is installed."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert [
+        page.name for page in pages if re.search(r"pip install \"?identiface", page.read_text("utf-8"))
+    ] == []

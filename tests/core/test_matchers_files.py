@@ -108,8 +108,12 @@ def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:
         },
         path,
     )
-    with pytest.raises(WeightsError, match=r"Load Matcher needs .*; this is an autoencoder \(VAE\)"):
+    with pytest.raises(
+        WeightsError, match=r"Load Matcher needs a face matcher \([^)]*\); this is an autoencoder \(VAE\)"
+    ):
         load_matcher(path)
+    with pytest.raises(WeightsError, match="safetensors: --matcher needs a face matcher"):
+        load_matcher(path, purpose="--matcher")
     torch.save({"state_dict": tiny_residual().state_dict()}, tmp_path / "adaface.ckpt")
     with pytest.raises(WeightsError, match="pickle.*safetensors"):
         load_matcher(tmp_path / "adaface.ckpt")
