@@ -15,15 +15,15 @@ from torch import Tensor
 
 from identiface_core.cli.console import Stages, say, show_table
 from identiface_core.cli.networks import finder_from, matchers_from, warn_of_drawn
-from identiface_core.evaluation.photos import Report, Separation, measure
+from identiface_core.evaluation.photos import PEOPLE, Pair, Report, Separation, measure
 from identiface_core.weights.files import check_writable, write_atomic
 
 WIDTH = 150
 """Columns of the table where the output is no terminal."""
 LISTED = 10
 """So many photos that were left out, or that have several faces, are named."""
-BINS, BAR = 20, 40
-"""Steps of the histogram between the lowest and the highest cosine, and the longest bar."""
+BIN, BAR = 0.05, 40
+"""Width of a row of the histogram, the same for all matchers, and the longest bar."""
 
 
 def photos(
@@ -58,7 +58,13 @@ def figures(report: Report) -> dict[str, Any]:
         "skipped": [{"file": one.path.name, "reason": one.reason} for one in report.skipped],
         "several": [{"file": path.name, "reason": reason} for path, reason in report.several],
         "rows": [
-            {**asdict(row), "mated": _moments(row.mated), "strangers": _moments(row.strangers)}
+            {
+                **asdict(row),
+                "mated": _moments(row.mated),
+                "strangers": _moments(row.strangers),
+                "least_alike": [_named(pair, report) for pair in row.least_alike],
+                "most_alike": [_named(pair, report) for pair in row.most_alike],
+            }
             for row in report.rows
         ],
     }
@@ -86,12 +92,36 @@ def show(report: Report) -> None:
     for row in report.rows:
         if row.probe == "photo":
             _histogram(out, row)
-    say(out, "Thresholds were set on these very people: among others expect somewhat more errors.")
+            _pairs(out, "mated pairs that are least alike", row.least_alike, report)
+            _pairs(out, "strangers that are most alike", row.most_alike, report)
+    say(out, "")
+    for row in report.rows:
+        say(out, f"{row.matcher}, {row.probe}: {row.verdict}")
+    if len(set(report.people)) < PEOPLE:
+        say(out, f"Of fewer than {PEOPLE} people nothing can be told about others.")
+    if all(row.threshold is None for row in report.rows):
+        say(out, "No threshold: it wants at least 100 pairs of strangers.")
+    else:
+        say(out, "Thresholds were set on these very people: among others expect somewhat more errors.")
+
+
+def _short(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _named(pair: Pair, report: Report) -> dict[str, Any]:
+    return {"cosine": pair.cosine, "photos": [_short(report.files[i]) for i in (pair.first, pair.second)]}
+
+
+def _pairs(out: Console, what: str, pairs: Sequence[Pair], report: Report) -> None:
+    say(out, f"{what} (a wrong label shows here)")
+    for pair in pairs:
+        say(out, f"  {pair.cosine:6.3f}  {' and '.join(_named(pair, report)['photos'])}")
 
 
 def _listed(out: Console, photos: Sequence[tuple[Path, str]]) -> None:
     for path, reason in photos[:LISTED]:
-        say(out, f"  {path.name}: {reason}")
+        say(out, f"  {_short(path)}: {reason}")
     if len(photos) > LISTED:
         say(out, f"  and {len(photos) - LISTED} more")
 
@@ -102,13 +132,15 @@ def _row(row: Separation) -> tuple[str, ...]:
         return f"{found['count']}: {found['mean']:.2f} ± {found['deviation']:.2f}"
 
     eer = row.eer
+    told = (eer.low, eer.high) != (0.0, 1.0)
+    interval = f"{100 * eer.low:.1f}-{100 * eer.high:.1f}" if told else "too few people for an interval"
     return (
         row.matcher,
         row.probe,
         f"{row.recognisability:.2f}",
         cosines(row.mated),
         cosines(row.strangers),
-        f"{100 * eer.value:.1f} ({100 * eer.low:.1f}-{100 * eer.high:.1f})",
+        f"{100 * eer.value:.1f} ({interval})",
         f"{row.auc:.4f}",
         "too few" if row.threshold is None else f"{row.threshold:.3f} (FMR 1 in {1 / (row.fmr or 1):,.0f})",
         "" if row.fnmr is None else f"{100 * row.fnmr:.1f} %",
@@ -116,16 +148,20 @@ def _row(row: Separation) -> tuple[str, ...]:
 
 
 def _histogram(out: Console, row: Separation) -> None:
-    both = torch.cat([row.mated, row.strangers])
-    low, high = float(both.min()), float(both.max())
-    counts = [torch.histc(one, BINS, low, high) / len(one) for one in (row.mated, row.strangers)]
-    most = max(float(one.max()) for one in counts)
+    """One line for each step of the cosine between the lowest and the highest, empty ones too."""
+    # A hundredth of a step more, so that 0.35 does not fall below itself.
+    steps = [((one.double() / BIN) + 0.01).floor().long() for one in (row.mated, row.strangers)]
+    low, high = (int(end) for end in torch.cat(steps).aminmax())
+    shares = [torch.bincount(one - low, minlength=high - low + 1) / len(one) for one in steps]
+    most = max(float(one.max()) for one in shares)
     say(out, f"\n{row.matcher}: share of pairs by cosine (= mated, . strangers)")
-    for step, (mated, strangers) in enumerate(zip(*(one.tolist() for one in counts), strict=True)):
-        for share, sign in ((strangers, "."), (mated, "=")):
-            if share > 0:
-                label = f"{low + step * (high - low) / BINS:6.2f}"
-                say(out, f"{label} {sign * max(1, round(BAR * share / most))} {100 * share:.1f} %")
+    for step, (mated, strangers) in enumerate(zip(*(one.tolist() for one in shares), strict=True), start=low):
+        bars = [
+            f"{sign * max(1, round(BAR * share / most))} {100 * share:.1f} %"
+            for share, sign in ((mated, "="), (strangers, "."))
+            if share > 0
+        ]
+        say(out, f"{step * BIN:6.2f} to {(step + 1) * BIN:5.2f} {'  '.join(bars)}".rstrip())
 
 
 def _moments(values: Tensor) -> dict[str, float]:

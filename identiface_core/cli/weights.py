@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("name", "role", "size", "licence of the weights", "commercial", "sha256")
 HASHES = (
-    "sha256: publisher, who states it, so that any copy is known by it and a download is checked; unpinned, stated by nobody: what "
-    "comes first is recorded, and known and checked by that from then on; shipped: in the package, with its hashes."
+    "sha256: publisher, who states it: any copy is known by it; unpinned, stated by nobody: what comes first "
+    "is recorded, and known and checked by that from then on; shipped: in the package, with its hashes."
 )
 READ_ALOUD = 500 * MEGABYTE
 """Bytes from which on it is said that a file is being read through."""

@@ -28,10 +28,24 @@ from identiface_core.matchers.calibration import fit
 RESAMPLES = 200
 FMRS = (0.001, 0.01)
 """False match rates for which a threshold is looked for; the first that the pairs of strangers can vouch for is taken."""
+PEOPLE = 5
+"""Of fewer people the spread between them tells nothing about others: the interval is then [0, 1]."""
+NAMED = 5
+"""So many pairs of each kind are named."""
+LARGEST = "Take the largest with --largest, or crop the picture"
 SHARP = 256
 """Side of the portraits, in pixels, that are made small."""
 
 Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two photos, by their places in `Report.files`."""
+
+    cosine: float
+    first: int
+    second: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,24 @@ class Separation:
     """Share of mated pairs below `threshold`."""
     recognisability: float
     """Mean over the probes, see `evidence.lq.recognisability`."""
+    least_alike: tuple[Pair, ...] = ()
+    """The mated pairs that are least alike, worst first, and"""
+    most_alike: tuple[Pair, ...] = ()
+    """the strangers that are most alike, where photos are compared with each other: among them are wrong labels."""
+
+    @property
+    def verdict(self) -> str:
+        """What the figures mean, in a sentence."""
+        if self.eer.value >= 0.35 or self.auc < 0.7:
+            return (
+                f"hardly tells these people apart (EER {100 * self.eer.value:.0f} %, guessing has 50 %): the wrong file, colour "
+                "or scale, or no matcher of faces"
+            )
+        if self.eer.value >= 0.1:
+            return (
+                f"confuses these people often, EER {100 * self.eer.value:.0f} %: of little use for a search"
+            )
+        return f"tells these people apart, EER {100 * self.eer.value:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -69,10 +101,13 @@ class Report:
     rows: tuple[Separation, ...]
     several: tuple[tuple[Path, str], ...] = ()
     """Photos with several faces of which one was taken, and which."""
+    files: tuple[Path, ...] = ()
+    """The photos that were used, as `people`."""
 
 
 @dataclass(frozen=True)
 class _Photo:
+    file: Path
     person: str
     vectors: tuple[Tensor, ...]
     """(1 + number of sizes, D) for each matcher: the photo, then its small copies."""
@@ -103,9 +138,10 @@ def measure(
     for place, (person, file) in enumerate(files, start=1):
         try:
             picture = read_image(file)
-            found = select_face(picture, finder, "largest" if largest else "the only one", name=file.name)
+            how = "largest" if largest else "the only one"
+            found = select_face(picture, finder, how, name=file.name, several=LARGEST)
             assert found.chosen is not None
-            photos.append(_seen(person, picture, found.faces[found.chosen].points, matchers, sizes))
+            photos.append(_seen(file, person, picture, found.faces[found.chosen].points, matchers, sizes))
         except IdentiFaceError as error:
             skipped.append(left_out(file, error))
         else:
@@ -138,7 +174,8 @@ def measure(
         for m, matcher in enumerate(matchers)
         for k, name in enumerate(names)
     ]
-    return Report(people, tuple(skipped), tuple(rows), tuple(several))
+    files_used = tuple(photo.file for photo in photos)
+    return Report(people, tuple(skipped), tuple(rows), tuple(several), files_used)
 
 
 def separation(
@@ -168,7 +205,9 @@ def separation(
         weights = torch.where(same, often[person[first]], often[person[first]] * often[person[second]])
         if weights[same].sum() > 0 and weights[~same].sum() > 0:
             drawn.append(equal_error(scores, same, weights)[0])
-    spread = torch.tensor(drawn or [0.0, 1.0], dtype=torch.float64)
+    told = len(names) >= PEOPLE and len(drawn) > 0
+    spread = torch.tensor(drawn if told else [0.0, 1.0], dtype=torch.float64)
+    interval = spread.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)) if told else spread
     ordered = strangers.sort().values
     below = torch.searchsorted(ordered, mated) + torch.searchsorted(ordered, mated, right=True)
     fmr = next((one for one in FMRS if len(strangers) >= max(100, 1 / one)), None)
@@ -178,14 +217,23 @@ def separation(
         "",
         mated.float(),
         strangers.float(),
-        Rate(eer, float(spread.quantile(0.025)), float(spread.quantile(0.975))),
+        Rate(eer, *interval.tolist()),
         at,
         float(below.double().mean() / 2 / len(strangers)),
         fmr,
         threshold,
         None if threshold is None else float((mated < threshold).double().mean()),
         1.0,
+        _ends(scores, same, first, second, largest=False) if twice else (),
+        _ends(scores, ~same, first, second, largest=True) if twice else (),
     )
+
+
+def _ends(scores: Tensor, among: Tensor, first: Tensor, second: Tensor, *, largest: bool) -> tuple[Pair, ...]:
+    """The `NAMED` pairs of lowest or highest score among those wanted, the extreme one first."""
+    places = among.nonzero()[:, 0]
+    order = scores[places].argsort(descending=largest)[:NAMED]
+    return tuple(Pair(float(scores[i]), int(first[i]), int(second[i])) for i in places[order].tolist())
 
 
 def equal_error(scores: Tensor, same: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
@@ -207,7 +255,12 @@ def equal_error(scores: Tensor, same: Tensor, weights: Tensor | None = None) -> 
 
 @torch.no_grad()
 def _seen(
-    person: str, picture: Tensor, points: Tensor, matchers: Sequence[Matcher], sizes: Sequence[int]
+    file: Path,
+    person: str,
+    picture: Tensor,
+    points: Tensor,
+    matchers: Sequence[Matcher],
+    sizes: Sequence[int],
 ) -> _Photo:
     """One photo as every matcher sees it: cut out by its points, and small copies of it as a search with an LQ photo does.
 
@@ -226,4 +279,4 @@ def _seen(
         if not bool(rows.isfinite().all()):
             raise InputError(f"matcher '{matcher.name}' gives values that are not finite")
     whole = prepare_lq(sharp, "whole").recognisability
-    return _Photo(person, vectors, (whole, *(photo.recognisability for photo in small)))
+    return _Photo(file, person, vectors, (whole, *(photo.recognisability for photo in small)))

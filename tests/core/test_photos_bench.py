@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,23 @@ def test_a_photo_is_compared_with_all_others_and_never_with_itself() -> None:
     assert (len(both.mated), len(both.strangers)) == (8, 22)
     assert both.auc == pytest.approx(once.auc) and both.eer.low <= both.eer.value <= both.eer.high
     assert once.threshold is None and once.fnmr is None  # eleven strangers vouch for nothing
+    assert (once.eer.low, once.eer.high) == (0, 1), "three people tell nothing about others"
+
+
+def test_the_pairs_where_wrong_labels_show_are_named_and_a_verdict_given() -> None:
+    vectors = torch.eye(4)[[0, 0, 1, 1, 2, 2, 3, 0]]  # the last one is a's, under d's name
+    found = separation(vectors, vectors, list("aabbccdd"), twice=True)
+    assert [(one.first, one.second) for one in found.least_alike][0] == (6, 7)
+    assert {(one.first, one.second) for one in found.most_alike[:2]} == {(0, 7), (1, 7)}
+    assert len(found.least_alike) == 4 and len(found.most_alike) == 5
+    assert found.most_alike[0].cosine == pytest.approx(1) and found.least_alike[0].cosine == pytest.approx(0)
+    assert separation(vectors, vectors, list("aabbccdd")).most_alike == ()
+    good = separation(vectors[:6], vectors[:6], list("aabbcc"), twice=True)
+    same = torch.ones(8, 4) / 2
+    useless = separation(same, same, list("aabbccdd"), twice=True)
+    assert good.verdict.startswith("tells these people apart, EER 0.0 %")
+    assert "hardly" in useless.verdict and "guessing" in useless.verdict
+    assert "often" in found.verdict
 
 
 def test_the_threshold_keeps_its_promise() -> None:
@@ -107,7 +125,10 @@ def test_people_of_a_folder_are_told_apart(folder: Path) -> None:
     write_png(folder / "bob" / "two.png", photo((0.3, 0.9, 0.3), 7, 2 * SIDE), origin="captured")
     report = measure(folder, Everywhere(), [Colours()], sizes=(8,))  # type: ignore[list-item]
     assert [one.path.name for one in report.skipped] == ["dark.png", "two.png"]
-    assert "no face" in report.skipped[0].reason and "2 faces" in report.skipped[1].reason
+    assert "no face" in report.skipped[0].reason
+    assert (
+        report.skipped[1].reason.startswith("2 faces were found") and "--largest" in report.skipped[1].reason
+    )
     assert [row.probe for row in report.rows] == ["photo", "8 px"]
     assert all(row.eer.value == 0 and row.matcher == "colours" for row in report.rows)
     assert (len(report.rows[0].mated), len(report.rows[1].mated)) == (9, 18)
@@ -202,6 +223,12 @@ def test_bench_photos_prints_and_writes(
     text = capsys.readouterr().out
     assert "9 photos of 3 people; 0 left out" in text and "too few" in text and "= mated" in text
     assert "several faces in 1 of the photos" in text and "of 2: the largest" in text
+    assert "too few people for an interval" in text and "No threshold" in text and "on these very" not in text
+    steps = [line.split()[:3] for line in text.splitlines() if line[7:9] == "to"]
+    ends = [(float(low), float(high)) for low, _, high in steps]
+    assert all(before[1] == after[0] for before, after in pairwise(ends)) and ends[-1][1] >= 1
+    assert "least alike" in text and "bob/1.png" in text
+    assert "strangers that are most alike" in text and "these people" in text
     found = json.loads(out.read_text("utf-8"))
     assert (found["photos"], found["people"]) == (9, 3)
     assert [one["file"] for one in found["several"]] == ["1.png"]
