@@ -90,7 +90,7 @@ class Store:
             return f"a file of {size}sha256 {wanted[:12]}..."
         if entry.recognised_as:
             return f"a file with the structure '{entry.recognised_as}'"
-        return "nothing that a copy could be known by: nobody states its sha256, and other files have its structure too"
+        return "nothing, since nobody states its sha256 and other files have its structure too,"
 
     def check(self, entry: Entry, path: Path, *, again: bool = False) -> str | None:
         """The sha256 of the file at `path` if it is `entry`, or None if nobody knows what it must be.

@@ -114,7 +114,7 @@ def _named(pair: Pair, report: Report) -> dict[str, Any]:
 
 
 def _pairs(out: Console, what: str, pairs: Sequence[Pair], report: Report) -> None:
-    say(out, f"{what} (a wrong label shows here)")
+    say(out, f"{what} (a wrong label would show here)")
     for pair in pairs:
         say(out, f"  {pair.cosine:6.3f}  {' and '.join(_named(pair, report)['photos'])}")
 

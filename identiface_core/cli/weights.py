@@ -106,7 +106,7 @@ def where(name: str, *, models: Path | None = None) -> int:
     if entry.shipped:
         say(screen, f"{entry.name} ships with the package, in {entry.folder}")
         return 0
-    say(screen, f"{entry.name}: {entry.title}; looked for {store.sign_of(entry)}")
+    say(screen, f"{entry.name}: {entry.title}; looked for {store.sign_of(entry).rstrip(',')}")
     found = None
     for looked in store.look(entry):
         say(screen, f"  {looked.place}: {count_of(looked)}")

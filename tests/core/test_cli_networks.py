@@ -139,6 +139,16 @@ def test_names_of_the_manifest_stand_for_files(
     assert code == 2 and "--detector net: these weights have another role, matcher" in text
 
 
+def test_no_rate_below_what_the_gallery_can_tell(tmp_path: Path, run: Any) -> None:
+    for i, face in enumerate(faces(20, seed=6)):
+        write_png(tmp_path / "people" / f"p{i}.png", face, origin="captured")
+    gallery, networks = tmp_path / "g.safetensors", ("--matcher", "photos.onnx", "--detector", "yunet.onnx")
+    assert run("gallery", "enrol", tmp_path / "people", "--out", gallery, *networks)[0] == 0
+    code, text = run("gallery", "search", gallery, tmp_path / "people" / "p2.png", *networks)
+    # 190 pairs of strangers, 20 people: 1 - (1 - 1 / 191) ** 20 at best
+    assert code == 0 and "fewer than 1 in 10 " in text and "this gallery's 20 people with each other" in text
+
+
 # What is typed
 
 
