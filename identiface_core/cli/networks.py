@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from identiface_core.matchers.base import Matcher
 
 DRAWN = (
-    "Warning: {names} {know} drawn people only, and --detector is for photographs. Candidates for real people mean nothing: "
-    "give --matcher FILE too, see `identiface weights list --role matcher`."
+    "Warning: {names} {know} drawn people only, and --detector is for photographs. What comes out for real people means nothing: "
+    "give a --matcher of photographs, see `identiface weights list --role matcher`."
 )
 
 

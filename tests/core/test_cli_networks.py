@@ -88,7 +88,7 @@ def test_photographs_for_networks_of_drawn_people_are_warned_of(
     code, text = run("gallery", "enrol", people, "--out", gallery, "--detector", "yunet.onnx")
     assert code == 0 and "Warning: embedded-a and embedded-b know drawn people only" in text
     code, text = run("gallery", "search", gallery, people / "p3" / "0.png", "--detector", "yunet.onnx")
-    assert code == 0 and "Warning: embedded-a" in text and "--matcher FILE" in text
+    assert code == 0 and "Warning: embedded-a" in text and "give a --matcher of" in text
     assert "%" not in text.split("Candidates")[1] and "those of drawn people" in text
     code, text = run("gallery", "search", gallery, people / "p3" / "0.png", "--face", "whole")
     assert code == 0 and "Warning" not in text and "Measured on drawn people" in text
