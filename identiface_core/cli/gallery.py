@@ -146,18 +146,17 @@ def search_image(
     query = Embedding(
         seen.vectors[0].float().cpu(), searching.name, synthetic=generated, quality=float(seen.quality[0])
     )
-    table, means = (
-        None,
-        f"{FPIR} Here it is unknown: the error rates of {searching.name} are those of drawn people.",
-    )
-    if matcher is None and not drawn:
-        table, means = model.calibrations.get("portrait"), f"{FPIR} Measured on drawn people."
-    elif matcher is not None:
+    table: Calibration | None = None
+    if loaded:
         try:
             table = calibrate(searching, templates)
-            means = f"{FPIR} Measured by comparing this gallery's {len(gallery)} people with each other."
+            means = f"Measured by comparing this gallery's {len(gallery)} people with each other."
         except InputError as error:
-            means = f"{FPIR} Here it is unknown: {error}"
+            means = f"Here it is unknown: {error}"
+    elif drawn:
+        means = f"Here it is unknown: the error rates of {searching.name} are those of drawn people."
+    else:
+        table, means = model.calibrations.get("portrait"), "Measured on drawn people."
     found = search(gallery, query, k, calibration=table)
     least = None if table is None else table.fpir(inf, len(gallery))
     rows = [
@@ -170,7 +169,7 @@ def search_image(
         for one in found.entries
     ]
     show_table(screen, f"Candidates among {len(gallery)} people", ("rank", "person", "score", "FPIR"), rows)
-    say(screen, means)
+    say(screen, f"{FPIR} {means}")
     if generated:
         say(screen, f"Note: {image.name} says that it was generated: it shows a guess, not a person.")
     say(screen, NOTICE)
