@@ -211,7 +211,7 @@ def test_the_judge_is_asked_about_the_people_whom_the_query_means() -> None:
 def test_a_gallery_of_another_matcher_is_refused_by_name(prepared: Prepared) -> None:
     model = fake_model()
     model.matcher_b.name = "other"
-    with pytest.raises(GalleryError, match=r"gallery test: .*'other'.*enrol again"):
+    with pytest.raises(GalleryError, match=r"gallery test: .*made with other: .*enrol again"):
         CaseEngine(prepared, SETTINGS, model)
 
 
