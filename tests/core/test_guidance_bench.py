@@ -197,6 +197,12 @@ def test_costs_at_a_shape_are_ratios_to_no_guidance(monkeypatch: pytest.MonkeyPa
     assert found["full"]["judge_gain"] is None and found["full"]["label"] == "Little"
 
 
+def test_the_page_is_that_of_the_figures() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "benchmarks"
+    figures_of_the_run = json.loads((folder / "guidance.json").read_text(encoding="utf-8"))
+    assert (folder / "guidance.md").read_text(encoding="utf-8") == page(figures_of_the_run, SEEDS)
+
+
 def test_fewer_steps_have_as_many_looks() -> None:
     default = METHODS[DEFAULT]
     assert default.over(20) == default

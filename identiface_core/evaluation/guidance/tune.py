@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .methods import METHODS, UNGUIDED, Method
+from .methods import METHODS, Method, base_of
 from .people import VALIDATION
 from .quality import faces_of, figures, gathered
 
@@ -32,6 +32,7 @@ GRID: Mapping[str, tuple[dict[str, Any], ...]] = {
     "mpgd": _scales(0.01, 0.02, 0.04, 0.06),
     "mpgd_projected": _scales(0.02, 0.04, 0.06),
     "search": _scales(0.01, 0.02, 0.04),
+    "estimate:default": _scales(0.02, 0.03, 0.04, 0.06, 0.1, 0.2),
 }
 """Settings that are tried, by method; what is not named is as the library ships it."""
 
@@ -46,10 +47,12 @@ def candidates(method: Method) -> list[Method]:
 
 def tune(plan: Plan, progress: Callable[[str, int, int, str], None]) -> dict[str, dict[str, Any]]:
     """Figures by method and setting, over the first people of the validation world."""
-    base = METHODS[UNGUIDED]
     tried = [one for name in plan.methods for one in candidates(METHODS[name].over(plan.steps))]
+    bases = [METHODS[name] for name in dict.fromkeys(base_of(one.name) for one in tried)]
     answers = []
-    for done, total, answer in faces_of([base, *tried], VALIDATION, plan.people, plan.steps, plan.processes):
+    for done, total, answer in faces_of(
+        [*bases, *tried], VALIDATION, plan.people, plan.steps, plan.processes
+    ):
         answers.append(answer)
         progress("tuning", done, total, f"{len(tried)} settings")
     return figures(*gathered(answers))
