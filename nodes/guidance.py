@@ -198,30 +198,30 @@ class GalleryTarget(io.ComfyNode):
     def execute(cls, gallery: Any, query: Any, take: str, number: int, exclude: str) -> io.NodeOutput:
         from comfy_execution.graph import ExecutionBlocker
 
-        from identiface_core.diffusion.guidance.targets import consensus_of_top
         from identiface_core.errors import InputError
         from identiface_core.gallery import search
         from identiface_core.matchers.base import Embedding
+        from identiface_core.rounds.led import judge_target
 
         from .identity import Query
 
         sockets.one_of(take, TAKES, "Gallery Target: take")
         left_out = [line.strip() for line in exclude.splitlines() if line.strip()]
-        found = search(gallery, query.embedding, number, exclude=left_out, source=query.source).people()
-        if len(found) < number:
+        found = search(gallery, query.embedding, number, exclude=left_out, source=query.source)
+        consensus, own = take == TAKES[0], query.embedding.matcher
+        if number > found.gallery_size - consensus:
+            wanted = "more people than that" if consensus else "as many people"
             raise InputError(
-                f"Gallery Target: number {number} is wanted, the gallery has {len(found)} people to choose from"
+                f"Gallery Target: {take} {number} needs {wanted}, the gallery has {found.gallery_size} to choose from"
             )
-        rows = [row for row, person in enumerate(gallery.people) if person not in left_out]
-        own = query.embedding.matcher
-        base = gallery.templates[own][rows]
+        people = found.people() if consensus else found.people()[-1:]
 
         def as_seen_by(name: str) -> Any:
-            seen = gallery.templates[name]
-            if take == TAKES[0]:
-                vector = consensus_of_top(base, query.embedding.vector.float().cpu(), number, seen[rows])
+            if consensus:
+                sought = query.embedding.vector.float().cpu()
+                vector = judge_target(gallery, own, name, sought, left_out, number)
             else:
-                vector = seen[gallery.people.index(found[-1])]
+                vector = gallery.templates[name][gallery.people.index(people[0])]
             return Query(Embedding(vector, name, synthetic=True), "portrait")
 
         judges = [name for name in gallery.templates if name != own]
@@ -232,8 +232,7 @@ class GalleryTarget(io.ComfyNode):
                 f"Gallery Target: the gallery holds templates of '{own}' alone; a judge must be another: enrol with two"
             )
         )
-        told = "\n".join(found if take == TAKES[0] else found[-1:])
-        return io.NodeOutput(as_seen_by(own), judged, told)
+        return io.NodeOutput(as_seen_by(own), judged, "\n".join(people))
 
 
 class GuidanceCheck(io.ComfyNode):

@@ -99,18 +99,14 @@ def guided_sampler(guide: Guide, sampler: str, seeds: Sequence[int]) -> comfy.sa
     """
     goal = guide.target
     held = {name: ordinary(value) for name, value in vars(goal).items() if isinstance(value, Tensor)}
-    return walking(
-        replace(guide, eye=differentiable(guide.eye), target=replace(goal, **held)), sampler, seeds
-    )  # type: ignore[type-var]
+    own = replace(guide, eye=differentiable(guide.eye), target=replace(goal, **held))  # type: ignore[type-var]
+    return walking(own, sampler, seeds)
 
 
 def sampler_for(model: Any, guide: Guide) -> comfy.samplers.KSAMPLER:
     """A SAMPLER that goes the steps of `guide` (`travel`) with MODEL, which itself must not be guided."""
-    inner, flow = (
-        model.model,
-        isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST),
-    )
-    look = guide.eye
+    inner, look = model.model, guide.eye
+    flow = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
 
     def eye(latents: Tensor) -> Seen:
         return look(inner.process_latent_out(latents))

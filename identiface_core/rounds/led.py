@@ -49,14 +49,19 @@ def lead(settings: Settings, query: Tensor | None, critic: LatentCritic | None) 
 
 
 def judge_target(
-    gallery: Gallery, guiding: str, judging: str, query: Tensor, exclude: Collection[str] = ()
+    gallery: Gallery,
+    guiding: str,
+    judging: str,
+    query: Tensor,
+    exclude: Collection[str] = (),
+    people: int = PEOPLE,
 ) -> Tensor | None:
-    """(D',) whom the query (D,) of the guiding matcher means to the judging one, both by name, by everybody in the gallery but
-    those left out; None for a gallery too small to say."""
+    """(D',) whom the query (D,) of the guiding matcher means to the judging one, both by name: so many people of the gallery but
+    those left out, fused; None for a gallery that has no more."""
     rows = [row for row, person in enumerate(gallery.people) if person not in exclude]
-    if len(rows) <= PEOPLE:
+    if len(rows) <= people:
         return None
-    return consensus_of_top(gallery.templates[guiding][rows], query, PEOPLE, gallery.templates[judging][rows])
+    return consensus_of_top(gallery.templates[guiding][rows], query, people, gallery.templates[judging][rows])
 
 
 def checked(guided: Sequence[Tensor], unguided: Sequence[Tensor], query: Tensor, judged: Tensor) -> Check:

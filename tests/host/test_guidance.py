@@ -186,8 +186,10 @@ def test_a_galleries_people_are_a_target_and_tell_the_judge_whom_to_look_for(tin
     judged["people"]["inputs"] |= {"take": "candidate", "number": 1, "exclude": first}
     run = tiny.run(judged)
     assert run.status == "success" and run.outputs["names"]["text"][0] != first
-    judged["people"]["inputs"]["number"] = 1000
-    assert "number 1000 is wanted, the gallery has 999 people" in tiny.run(judged).message
+    judged["people"]["inputs"] |= {"take": "consensus", "number": 999}
+    assert "consensus 999 needs more people than that, the gallery has 999" in tiny.run(judged).message
+    judged["people"]["inputs"] |= {"take": "candidate", "number": 1000}
+    assert "candidate 1000 needs as many people, the gallery has 999" in tiny.run(judged).message
 
 
 def test_a_case_says_that_its_model_was_guided(tiny: Server) -> None:
